@@ -1,0 +1,1 @@
+"""shoal: a clustering service for Qdrant collections. See README.md for the way a job takes."""
