@@ -5,7 +5,10 @@ ShoalError
 ├── UnauthenticatedError         no key, or one that is not known
 ├── ForbiddenError               a key without the role or the namespace
 ├── NotFoundError                names the kind and the id that is not there
-├── AlreadyExistsError           the name or request_id is taken
+│   └── ClusterNotFoundError
+├── AlreadyExistsError
+│   ├── ClusterNameTakenError
+│   └── RequestIdTakenError
 ├── PreconditionError            the state forbids it; carries the state
 ├── QuotaError                   a limit was met; says when to try again
 ├── UnavailableError             a backing store is away; says when to try again
@@ -101,10 +104,31 @@ class NotFoundError(ShoalError):
         self.name = name
 
 
+class ClusterNotFoundError(NotFoundError):
+    """No cluster of that id or name in the caller's namespace."""
+
+    reason = "CLUSTER_NOT_FOUND"
+
+    def __init__(self, name: str) -> None:
+        super().__init__("cluster", name, "see ListClusters for those there are")
+
+
 class AlreadyExistsError(ShoalError):
-    """The name, or the request id with another body, is already taken."""
+    """A name, or a request id with another body, is already taken."""
 
     reason = "ALREADY_EXISTS"
+
+
+class ClusterNameTakenError(AlreadyExistsError):
+    """Another cluster of the namespace has that name."""
+
+    reason = "CLUSTER_NAME_TAKEN"
+
+
+class RequestIdTakenError(AlreadyExistsError):
+    """The request id was used before, within 24 hours, with another body."""
+
+    reason = "REQUEST_ID_TAKEN"
 
 
 class PreconditionError(ShoalError):

@@ -1,0 +1,1 @@
+"""Where jobs are kept: one protocol (`base`), SQLite by default, MongoDB when configured."""
