@@ -1,0 +1,310 @@
+"""What callers can do with clusters and their runs. Knows no gRPC and no CUDA.
+
+`api/service.py` translates a call into one method here and the answer back. Every method
+takes the caller first and sees only the caller's namespace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from qdrant_client import AsyncQdrantClient
+
+from server.errors import (
+    InvalidRequestError,
+    NotFoundError,
+    QuotaError,
+    RequestIdTakenError,
+)
+from server.jobs import ledger, moves
+from server.jobs.definition import (
+    ClusterDefinition,
+    faults_of_cluster_name,
+    parse_definition,
+)
+from server.jobs.events import EventLog, Heartbeat
+from server.jobs.ids import new_id, short_id
+from server.jobs.ledger import utc_now
+from server.jobs.model import ClusterRecord, EventRecord, RunRecord
+from server.jobs.sources import plan_sources
+from server.stores.base import ClusterPage, ClusterQuery, JobStore, RunPage, RunQuery
+from server.tenancy import Caller
+
+REQUEST_ID_LIFE = timedelta(hours=24)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much one namespace may ask for.
+
+    Attributes
+    ----------
+    active_runs : int
+        Runs pending or processing at once.
+    """
+
+    active_runs: int = 100
+
+
+@dataclass(frozen=True)
+class RequestIdentity:
+    """A caller's name for one request, and what its body was, so that a retry is known."""
+
+    request_id: str
+    body_sha256: str
+
+
+class RunNotFoundError(NotFoundError):
+    """The cluster has no such run."""
+
+    reason = "RUN_NOT_FOUND"
+
+
+class TaskNotFoundError(NotFoundError):
+    """No task of that id in the caller's namespace."""
+
+    reason = "TASK_NOT_FOUND"
+
+
+class Clusters:
+    """Clusters of all namespaces; `wake` tells the run queue that there is work."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        events: EventLog,
+        qdrant: AsyncQdrantClient,
+        *,
+        wake: Callable[[], None],
+        interrupt: Callable[[str], None],
+        limits: Limits | None = None,
+    ) -> None:
+        self._store = store
+        self._events = events
+        self._qdrant = qdrant
+        self._wake = wake
+        self._interrupt = interrupt
+        self._limits = limits or Limits()
+
+    async def create(
+        self,
+        caller: Caller,
+        raw: dict[str, Any],
+        *,
+        execute: bool = True,
+        identity: RequestIdentity | None = None,
+    ) -> ClusterRecord:
+        """Check a definition, store it with its first run pending, and give it back.
+
+        A repeat with the same request id and body within 24 hours gives the first answer.
+
+        Raises
+        ------
+        InvalidRequestError
+            With every fault of the definition.
+        ClusterNameTakenError, RequestIdTakenError
+            If the name is taken, or the request id was used with another body.
+        QuotaError
+            If the namespace has too many active runs.
+        """
+        if identity is not None:
+            earlier = await self._earlier(caller, identity)
+            if earlier is not None:
+                return earlier
+        definition = parse_definition(raw)
+        await plan_sources(self._qdrant, caller.qdrant_name, definition)
+        if execute:
+            await self._check_quota(caller)
+        now = utc_now()
+        cluster_id = new_id("clust")
+        record = ClusterRecord(
+            cluster_id=cluster_id,
+            organization_id=caller.organization_id,
+            namespace_id=caller.namespace_id,
+            cluster_name=definition.cluster_name or _default_name(definition, cluster_id),
+            definition=definition,
+            created_at=now,
+            updated_at=now,
+            request_id=identity.request_id if identity else None,
+            request_sha256=identity.body_sha256 if identity else None,
+        )
+        if execute:
+            record = moves.queue_run(record, definition, now)
+        try:
+            await self._store.insert_cluster(record)
+        except RequestIdTakenError:  # The same request came twice at once.
+            earlier = await self._earlier(caller, identity) if identity else None
+            if earlier is None:
+                raise
+            return earlier
+        self._wake()
+        return record
+
+    async def get(self, caller: Caller, id_or_name: str) -> ClusterRecord:
+        """Find a cluster by id or name."""
+        return await self._store.get_cluster(caller.namespace_id, id_or_name)
+
+    async def page(self, query: ClusterQuery) -> ClusterPage:
+        """Give a page of clusters."""
+        return await self._store.list_clusters(query)
+
+    async def patch(
+        self, caller: Caller, id_or_name: str, changes: dict[str, Any]
+    ) -> ClusterRecord:
+        """Change a cluster; a running run keeps what it started with.
+
+        Parameters
+        ----------
+        changes : dict
+            Only what was sent, of: cluster_name, description, metadata, filters,
+            algorithm_params, sample_size, llm_labeling, archived. An empty value clears.
+        """
+        record = await self.get(caller, id_or_name)
+        definition = parse_definition(_patched(record.definition, changes))
+        if "filters" in changes or "algorithm_params" in changes or "sample_size" in changes:
+            await plan_sources(self._qdrant, caller.qdrant_name, definition)
+        name = changes.get("cluster_name", record.cluster_name)
+        if violations := list(faults_of_cluster_name(name)):
+            raise InvalidRequestError(violations)
+
+        def move(current: ClusterRecord) -> ClusterRecord:
+            return current.model_copy(
+                update={
+                    "cluster_name": name,
+                    "definition": parse_definition(_patched(current.definition, changes)),
+                    "archived": changes.get("archived", current.archived),
+                    "updated_at": utc_now(),
+                }
+            )
+
+        return await ledger.apply(self._store, caller.namespace_id, record.cluster_id, move)
+
+    async def execute(
+        self, caller: Caller, id_or_name: str, overrides: dict[str, Any]
+    ) -> tuple[ClusterRecord, RunRecord]:
+        """Queue another run, with overrides for it alone (filters, sample_size, llm_labeling)."""
+        record = await self.get(caller, id_or_name)
+        definition = parse_definition(_patched(record.definition, overrides))
+        await plan_sources(self._qdrant, caller.qdrant_name, definition)
+        await self._check_quota(caller)
+        stored = await ledger.apply(
+            self._store,
+            caller.namespace_id,
+            record.cluster_id,
+            lambda current: moves.queue_run(current, definition, utc_now()),
+        )
+        self._wake()
+        return stored, stored.runs[-1]
+
+    async def cancel(
+        self, caller: Caller, id_or_name: str, run_id: str
+    ) -> tuple[ClusterRecord, RunRecord]:
+        """Ask a run to stop; a finished one is given back as it is."""
+        record, _ = await self.run(caller, id_or_name, run_id)
+        stored = await ledger.apply(
+            self._store,
+            caller.namespace_id,
+            record.cluster_id,
+            lambda current: moves.request_cancel(current, run_id, utc_now()),
+        )
+        self._interrupt(run_id)
+        self._events.ring(run_id)
+        return stored, _run_of(stored, run_id)
+
+    async def run(
+        self, caller: Caller, id_or_name: str, run_id: str | None = None
+    ) -> tuple[ClusterRecord, RunRecord]:
+        """Find a run of a cluster; without an id its newest."""
+        record = await self.get(caller, id_or_name)
+        return record, _run_of(record, run_id)
+
+    async def find_task(self, caller: Caller, task_id: str) -> tuple[ClusterRecord, RunRecord]:
+        """Find a run by its task id (or run id) alone."""
+        record = await self._store.find_by_run(caller.namespace_id, task_id)
+        if record is None:
+            raise TaskNotFoundError("task", task_id)
+        found = [run for run in record.runs if task_id in (run.task_id, run.run_id)]
+        return record, found[0]
+
+    async def runs_page(self, query: RunQuery) -> RunPage:
+        """Give a page of runs, newest first."""
+        return await self._store.list_runs(query)
+
+    async def follow(
+        self, caller: Caller, id_or_name: str, run_id: str | None, after_sequence: int
+    ) -> AsyncIterator[tuple[ClusterRecord, EventRecord | Heartbeat]]:
+        """Give a run's events as they happen, each with its cluster as stored then."""
+        record, run = await self.run(caller, id_or_name, run_id)
+        followed = self._events.follow(
+            caller.namespace_id, record.cluster_id, run.run_id, after_sequence
+        )
+        async for event in followed:
+            if isinstance(event, EventRecord) and event.is_final:
+                record = await self.get(caller, record.cluster_id)
+            yield record, event
+
+    async def _earlier(self, caller: Caller, identity: RequestIdentity) -> ClusterRecord | None:
+        """Give the answer to an earlier request of the same id, unless it has aged out."""
+        earlier = await self._store.find_by_request_id(caller.namespace_id, identity.request_id)
+        if earlier is None:
+            return None
+        if utc_now() - earlier.created_at > REQUEST_ID_LIFE:
+            await ledger.apply(
+                self._store,
+                caller.namespace_id,
+                earlier.cluster_id,
+                lambda current: current.model_copy(
+                    update={"request_id": None, "request_sha256": None}
+                ),
+            )
+            return None
+        if earlier.request_sha256 != identity.body_sha256:
+            raise RequestIdTakenError(
+                f"request_id {identity.request_id!r} was used for cluster {earlier.cluster_id} "
+                "with another body; send a new request_id",
+                cluster_id=earlier.cluster_id,
+            )
+        return earlier
+
+    async def _check_quota(self, caller: Caller) -> None:
+        active = await self._store.count_active_runs(caller.namespace_id)
+        if active >= self._limits.active_runs:
+            raise QuotaError(
+                f"{active} runs of this namespace are pending or processing; "
+                f"{self._limits.active_runs} are allowed at once",
+                retry_after_s=10.0,
+                active_runs=active,
+            )
+
+
+def _run_of(record: ClusterRecord, run_id: str | None) -> RunRecord:
+    run = record.newest_run if run_id is None else record.run(run_id)
+    if run is None:
+        hint = "the cluster has no runs yet" if run_id is None else "see ListExecutions"
+        raise RunNotFoundError("run", run_id or "(newest)", hint)
+    return run
+
+
+def _default_name(definition: ClusterDefinition, cluster_id: str) -> str:
+    return f"clusters of {definition.collection_ids[0]} {short_id(cluster_id)}"
+
+
+def _patched(definition: ClusterDefinition, changes: dict[str, Any]) -> dict[str, Any]:
+    """Give the definition's JSON with the changes laid over it."""
+    body = definition.model_dump(mode="json", exclude_unset=True)
+    for name in ("description", "metadata", "llm_labeling"):
+        if name in changes:
+            body[name] = changes[name]
+    if "filters" in changes:
+        body["filters"] = changes["filters"] or None
+    vector = dict(body.get("vector_config") or {})
+    if "algorithm_params" in changes:
+        vector["algorithm_params"] = changes["algorithm_params"]
+    if "sample_size" in changes:
+        vector["sample_size"] = changes["sample_size"] or None
+    if vector:
+        body["vector_config"] = vector
+    return body
