@@ -1,0 +1,1 @@
+"""Generated code of the contract; see the protos in `v1`."""
