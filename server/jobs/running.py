@@ -1,0 +1,265 @@
+"""One claimed run, from claim to its one final state.
+
+    prepare (worker) ─▶ commit (store) ─▶ publish (worker) ─▶ finish (store) ─▶ final event
+
+Before the commit the run may be canceled, fail, or be handed back, and what it staged is
+discarded. After it the run only goes forward: whoever claims it next publishes again, which
+is harmless. Every write to the record shows the lease's number, so a server that lost the
+run changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+from uuid import uuid4
+
+from server.errors import NotFoundError, ShoalError, UnavailableError
+from server.jobs import ledger, moves, pipeline
+from server.jobs.engine import Engine, StoppedError, WorkerDiedError
+from server.jobs.events import EventLog, final_event
+from server.jobs.ledger import utc_now
+from server.jobs.model import ClusterRecord, EventRecord, RunError, RunRecord
+from server.jobs.moves import LeaseLostError
+from server.jobs.pipeline import Prepared, Progress, RunSpec
+from server.stores.base import JobStore
+
+log = logging.getLogger(__name__)
+
+INTERNAL_MESSAGE = "something unexpected went wrong; the server's log has it under error id {}"
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What every run needs: the store, the events, the workers, and how its spec is made."""
+
+    store: JobStore
+    events: EventLog
+    engine: Engine
+    make_spec: Callable[[ClusterRecord, RunRecord], RunSpec]
+    lease_s: float
+
+
+class GivenUpError(ShoalError):
+    """The run was begun too often without an end."""
+
+    reason = "GIVEN_UP"
+
+
+class RunningRun:
+    """A run this server holds the lease of."""
+
+    def __init__(self, workplace: Workplace, cluster: ClusterRecord) -> None:
+        run = cluster.newest_run
+        if run is None or run.lease is None:
+            raise LeaseLostError(f"cluster {cluster.cluster_id} has no claimed run")
+        self._at = workplace
+        self._cluster = cluster
+        self._lease_number = run.lease.number
+        self.run_id = run.run_id
+        self._reports: asyncio.Queue[Progress | None] = asyncio.Queue()
+        self._stop_reason: Literal["canceled", "handed back", "lease lost"] | None = None
+        self._stopping: set[asyncio.Task[None]] = set()
+
+    @property
+    def _run(self) -> RunRecord:
+        run = self._cluster.run(self.run_id)
+        if run is None:
+            raise LeaseLostError(f"run {self.run_id} is gone")
+        return run
+
+    def interrupt(self) -> None:
+        """Stop the work because the run was canceled."""
+        self._stop("canceled")
+
+    def hand_back(self) -> None:
+        """Stop the work and leave the run to the next server."""
+        self._stop("handed back")
+
+    async def bring_to_end(self) -> None:
+        """Do the work, whatever happens, up to a final state or the loss of the lease."""
+        heartbeat = asyncio.create_task(self._keep_lease())
+        writer = asyncio.create_task(self._write_reports())
+        try:
+            await self._work()
+        except StoppedError:
+            await self._after_stop()
+        except (LeaseLostError, NotFoundError) as error:
+            log.warning("run %s: %s", self.run_id, error)
+        except WorkerDiedError as error:
+            await self._after_death(error)
+        except ShoalError as error:
+            await self._fail(RunError(reason=error.reason, message=error.message))
+        except Exception as error:
+            await self._fail_with(error)
+        finally:
+            heartbeat.cancel()
+            self._reports.put_nowait(None)
+            await writer
+            self._at.events.ring(self.run_id)
+
+    async def _work(self) -> None:
+        spec = self._at.make_spec(self._cluster, self._run)
+        if self._run.committed_at is None:
+            if self._run.attempts > moves.MAX_ATTEMPTS:
+                raise GivenUpError(
+                    f"the run was begun {moves.MAX_ATTEMPTS} times and each time its server or "
+                    "worker died; a smaller sample_size needs less memory"
+                )
+            if self._run.cancel_requested:
+                self._stop_reason = "canceled"
+                raise StoppedError("canceled before it began")
+            prepared: Prepared = await self._in_worker(pipeline.prepare, spec)
+            await self._change(
+                lambda cluster: moves.commit(
+                    cluster, self.run_id, self._lease_number,
+                    prepared.result, prepared.warnings, utc_now(),
+                )
+            )  # fmt: skip
+            spec = self._at.make_spec(self._cluster, self._run)
+        more_warnings = await self._in_worker(pipeline.publish, spec)
+        await self._finish("completed", extra_warnings=more_warnings)
+
+    async def _in_worker(self, function: Any, spec: RunSpec) -> Any:
+        if self._stop_reason is not None:
+            raise StoppedError(self._stop_reason)
+        return await self._at.engine.run(self.run_id, function, spec, self._reports.put_nowait)
+
+    def _stop(self, reason: Literal["canceled", "handed back", "lease lost"]) -> None:
+        if self._stop_reason is None:
+            self._stop_reason = reason
+            task = asyncio.create_task(self._at.engine.stop(self.run_id))
+            self._stopping.add(task)
+            task.add_done_callback(self._stopping.discard)
+
+    async def _after_stop(self) -> None:
+        """Clean up behind stopped work, as its reason asks."""
+        if self._stop_reason == "lease lost":
+            return
+        if self._run.committed_at is None:
+            with contextlib.suppress(ShoalError):  # A sweep takes what stays behind.
+                await self._discard()
+        if self._stop_reason == "canceled":
+            await self._finish("canceled")
+        else:
+            await self._release("the server is stopping; the run goes on with the next", True)
+
+    async def _after_death(self, error: WorkerDiedError) -> None:
+        """Let the run be claimed again, unless it has killed too many workers."""
+        if self._run.attempts < moves.MAX_ATTEMPTS:
+            await self._release(f"{error.message}; the run starts again", False)
+            return
+        message = f"{error.message}; a smaller sample_size needs less memory"
+        await self._fail(RunError(reason=error.reason, message=message))
+
+    async def _fail_with(self, error: Exception) -> None:
+        reason = getattr(error, "reason", None)  # Errors of gpu carry one.
+        if isinstance(reason, str):
+            await self._fail(RunError(reason=reason, message=str(error)))
+            return
+        error_id = uuid4().hex[:12]
+        log.error("run %s failed, error id %s", self.run_id, error_id, exc_info=error)
+        await self._fail(RunError(reason="INTERNAL", message=INTERNAL_MESSAGE.format(error_id)))
+
+    async def _fail(self, error: RunError) -> None:
+        if self._run.committed_at is None:
+            with contextlib.suppress(ShoalError):
+                await self._discard()
+        await self._finish("failed", error=error)
+
+    async def _discard(self) -> None:
+        spec = self._at.make_spec(self._cluster, self._run)
+        await self._at.engine.run(self.run_id, pipeline.discard, spec, lambda report: None)
+
+    async def _finish(
+        self,
+        status: Literal["completed", "failed", "canceled"],
+        *,
+        error: RunError | None = None,
+        extra_warnings: list[str] | None = None,
+    ) -> None:
+        try:
+            await self._change(
+                lambda cluster: moves.finish(
+                    cluster, self.run_id, self._lease_number, status, utc_now(),
+                    error, extra_warnings,
+                )
+            )  # fmt: skip
+        except (LeaseLostError, NotFoundError) as lost:
+            log.warning("run %s ended elsewhere: %s", self.run_id, lost)
+            return
+        await self._reports.join()
+        await self._at.events.append(final_event(self._run))
+
+    async def _release(self, message: str, blameless: bool) -> None:
+        await self._change(
+            lambda cluster: moves.release(
+                cluster, self.run_id, self._lease_number, utc_now(), blameless=blameless
+            )
+        )
+        self._reports.put_nowait(Progress(stage=self._run.stage, message=message))
+
+    async def _change(self, move: ledger.Move) -> None:
+        changed = await ledger.apply(
+            self._at.store, self._cluster.namespace_id, self._cluster.cluster_id, move
+        )
+        # Heartbeats and reports change the record too; an answer may come late.
+        if changed.revision > self._cluster.revision:
+            self._cluster = changed
+
+    async def _keep_lease(self) -> None:
+        """Renew the lease; notice a cancel that came by another server, or the lease's loss."""
+        while True:
+            await asyncio.sleep(self._at.lease_s / 3)
+            try:
+                await self._change(
+                    lambda cluster: moves.renew(
+                        cluster, self.run_id, self._lease_number, utc_now(), self._at.lease_s
+                    )
+                )
+            except (LeaseLostError, NotFoundError):
+                self._stop("lease lost")
+                return
+            except UnavailableError as error:
+                log.warning("run %s: the lease could not be renewed: %s", self.run_id, error)
+                continue
+            if self._run.cancel_requested and self._run.committed_at is None:
+                self._stop("canceled")
+
+    async def _write_reports(self) -> None:
+        """Store what the worker tells, in order; a lost event never ends a run."""
+        while (report := await self._reports.get()) is not None:
+            try:
+                await self._store_report(report)
+            except ShoalError as error:
+                log.warning("run %s: an event was not stored: %s", self.run_id, error)
+            finally:
+                self._reports.task_done()
+        self._reports.task_done()
+
+    async def _store_report(self, report: Progress) -> None:
+        stage = report.stage
+        if stage is not None and stage != self._run.stage and self._run.committed_at is None:
+            await self._change(
+                lambda cluster: moves.enter_stage(
+                    cluster, self.run_id, self._lease_number, stage, utc_now()
+                )
+            )
+        await self._at.events.append(
+            EventRecord(
+                run_id=self.run_id,
+                status="processing",
+                stage=stage,
+                stage_progress=report.share,
+                processed=report.processed,
+                total=report.total,
+                message=report.message,
+                device=report.device,
+                occurred_at=report.occurred_at or utc_now(),
+                warnings=list(report.warnings),
+            )
+        )
