@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,10 @@ from gpu.params import NOISE
 
 Array = Any
 """A NumPy array (host) or a CuPy array (device); type checkers know only the first."""
+
+
+Progress = Callable[[float], None]
+"""Told the share of a fit that is done, 0 to 1, from the computing thread."""
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,6 @@ Metric = Literal["cosine", "euclidean", "dot", "manhattan"]
 METRICS: tuple[str, ...] = get_args(Metric)
 
 MAX_SEED = 2**32 - 1
-LARGEST_FRACTION = 0.5
-"""The largest share of the points that min_cluster_size may ask for: two groups need half each."""
 
 
 @dataclass(frozen=True)
@@ -173,12 +171,12 @@ def _boolean() -> _Spec:
 
 def _fraction() -> _Spec:
     def read(value: object) -> float:
-        number = float(_number(value, 0, LARGEST_FRACTION))
-        if not number:
+        number = float(_number(value, 0, 1))
+        if number in (0, 1):
             raise _Refused
         return number
 
-    return _Spec(f"a share of the points above 0 and at most {LARGEST_FRACTION:g}", read)
+    return _Spec("a share of the points between 0 and 1", read)
 
 
 @dataclass(frozen=True)

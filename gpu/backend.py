@@ -1,0 +1,130 @@
+"""The one place that decides between the GPU and the CPU.
+
+Nothing here touches CUDA on import. The first call that asks for a GPU probes it in three steps,
+each only when the one before it worked: the driver through its C interface (under a millisecond,
+imports nothing), CuPy's runtime and one kernel, a tiny cuML fit. Importing cuDF or cuML succeeds
+without a GPU, so an import proves nothing. The answer is kept for the life of the process.
+
+Call it in the process that will do the work: a process that forks after ``cuInit`` leaves its
+children without a usable GPU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+
+from gpu.errors import DeviceMemoryError, DeviceUnavailableError
+
+Device = Literal["auto", "gpu", "cpu"]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Where a fit runs, and why there.
+
+    Attributes
+    ----------
+    device : {"gpu", "cpu"}
+    reason : str
+        In plain words, for the run's record.
+    """
+
+    device: Literal["gpu", "cpu"]
+    reason: str
+
+
+def choose_backend(device: Device) -> Backend:
+    """Choose where to run.
+
+    Parameters
+    ----------
+    device : {"auto", "gpu", "cpu"}
+        auto takes the GPU when one is usable.
+
+    Raises
+    ------
+    DeviceUnavailableError
+        With device "gpu" when none is usable, with the reason.
+    """
+    if device not in ("auto", "gpu", "cpu"):
+        raise ValueError(f"device must be auto, gpu or cpu, got {device!r}")
+    if device == "cpu":
+        return Backend("cpu", "the CPU was asked for")
+    unusable = gpu_unusable()
+    if unusable is None:
+        why = "a GPU was asked for" if device == "gpu" else "a GPU is usable"
+        return Backend("gpu", why)
+    if device == "gpu":
+        raise DeviceUnavailableError(why=unusable)
+    return Backend("cpu", f"no usable GPU: {unusable}")
+
+
+@cache
+def gpu_unusable() -> str | None:
+    """None if a GPU, its driver and RAPIDS all work, else why not in one line. Never raises."""
+    return _driver_fault() or _library_fault()
+
+
+def _driver_fault() -> str | None:
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        count = ctypes.c_int(0)
+        code = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    except (OSError, AttributeError) as error:
+        return f"no NVIDIA driver ({error})"
+    if code or not count.value:
+        return f"no CUDA device (driver code {code}, {count.value} devices)"
+    return None
+
+
+def _library_fault() -> str | None:
+    # Whatever comes out of here means "not usable": ImportError, but also AttributeError
+    # (numba-cuda with a newer NumPy), RuntimeError (CUDA), MemoryError (rmm), OSError (ctypes).
+    try:
+        import cupy
+
+        cupy.cuda.runtime.getDeviceCount()
+        if int(cupy.arange(4).sum()) != 6:
+            return "cupy computed a wrong sum"
+        import cudf
+        from cuml.cluster import KMeans
+
+        cudf.Series([1, 2])
+        KMeans(n_clusters=1, max_iter=1).fit(cupy.ones((4, 2), dtype="float32"))
+    except Exception as error:
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    return None
+
+
+@contextmanager
+def device_memory_errors(needed_bytes: int) -> Iterator[None]:
+    """Turn the GPU libraries' ways of being out of memory into `DeviceMemoryError`."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # cupy and rmm raise subclasses of MemoryError; raft a RuntimeError with the allocator's
+        # message in it.
+        text = str(error).lower()
+        if isinstance(error, MemoryError) or "out_of_memory" in text or "bad_alloc" in text:
+            from gpu.memory import free_bytes
+
+            raise DeviceMemoryError(
+                needed_bytes=needed_bytes, free_bytes=free_bytes("gpu")
+            ) from error
+        raise
+
+
+def array_module(array: Any) -> Any:
+    """Give the module an array belongs to: cupy for a CuPy array, else numpy."""
+    if type(array).__module__.partition(".")[0] == "cupy":
+        import cupy
+
+        return cupy
+    return np

@@ -1,0 +1,261 @@
+"""k-means on the CPU (matrix products, our own) and on the GPU (cuML)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu.backend import Backend, device_memory_errors
+from gpu.clustering import Clustering, Progress, renumber_by_size
+from gpu.errors import TooFewPointsError
+from gpu.groups import squared_distances
+from gpu.lloyd import Partition, lloyd
+from gpu.memory import estimate
+from gpu.parallel import Each, worker_threads
+from gpu.params import KMeansParams
+from gpu.seeding import distinct_rows, plus_plus, seeding_rows
+from gpu.vectors import on_host, require_finite, require_matrix, row_blocks
+
+Array = Any
+
+WARM_UP_ITERATIONS = 20
+"""Most iterations on the seeding sample before those on all points."""
+
+OFFSET_RATIO = 100.0
+"""Squared length of the mean over the variance, from which float32 scores get too coarse."""
+
+SMALLEST_SQUARE, LARGEST_SQUARE = 1e-20, 1e20
+"""Mean squared lengths between these leave float32 room for products and sums."""
+
+
+def kmeans(
+    vectors: Array,
+    params: KMeansParams,
+    *,
+    backend: Backend,
+    progress: Progress | None = None,
+    n_threads: int | None = None,
+) -> Clustering:
+    """Partition points into groups around means.
+
+    Parameters
+    ----------
+    vectors : array of shape (n_points, n_dims), float32
+        NumPy or CuPy; finite. Not modified.
+    params : KMeansParams
+    backend : Backend
+    progress : callable or None
+        Told the share that is done, 0 to 1.
+    n_threads : int or None
+        On the CPU; None: one per core. The result does not depend on it.
+
+    Returns
+    -------
+    Clustering
+        `details`: ``inertia`` (sum of squared distances to the final centroids), ``n_iter``,
+        ``converged``. `strength` is None. Labels are those of the nearest final centroid.
+
+    Raises
+    ------
+    InvalidVectorsError
+        If the array is not a float32 matrix, or a row is not finite.
+    TooFewPointsError
+        With fewer points than groups.
+    DeviceMemoryError
+        If the GPU runs out of memory.
+
+    Notes
+    -----
+    Starts, stopping rule and the refilling of empty groups are scikit-learn's, but seeding looks
+    at a sample, and a start first iterates on that sample. Where fewer distinct points exist
+    than groups were asked for there is one group per distinct point, and a note says so.
+    """
+    require_matrix(vectors)
+    if len(vectors) < params.n_clusters:
+        raise TooFewPointsError(n_points=len(vectors), needed=params.n_clusters)
+    require_finite(vectors)
+    tell = progress or _ignore
+    fitted = (
+        _fit_on_gpu(vectors, params)
+        if backend.device == "gpu"
+        else _fit_on_cpu(on_host(vectors), params, tell, n_threads)
+    )
+    labels, _ = renumber_by_size(fitted.pop("labels"))
+    n_groups = int(labels.max()) + 1
+    notes = []
+    if n_groups < params.n_clusters:
+        notes.append(
+            f"{params.n_clusters:,} groups were asked for and {n_groups:,} found: "
+            "there are fewer distinct points than groups"
+        )
+    tell(1.0)
+    return Clustering(
+        labels=labels,
+        strength=None,
+        n_clusters=n_groups,
+        effective_params=asdict(params) | {"n_init": _n_starts(params)},
+        device=backend.device,
+        notes=notes,
+        details=fitted,
+    )
+
+
+def _ignore(_share: float) -> None:
+    """Take the place of a progress callback."""
+
+
+def _n_starts(params: KMeansParams) -> int:
+    if params.n_init == "auto":
+        return 1 if params.init == "k-means++" else 10
+    return params.n_init
+
+
+def _fit_on_cpu(
+    vectors: Array, params: KMeansParams, tell: Progress, n_threads: int | None
+) -> dict[str, Any]:
+    with worker_threads(n_threads) as each:
+        points, scale, variance = _well_scaled(vectors, each)
+        tolerance = params.tol * variance
+        n_starts = _n_starts(params)
+        best: Partition | None = None
+        best_inertia = math.inf
+        for start in range(n_starts):
+            meter = _Meter(tell, start, n_starts, params.max_iter, tolerance)
+            partition = _one_start(points, params, start, tolerance, each, meter)
+            distances = squared_distances(points, partition.centroids, partition.labels, each)
+            inertia = float(distances.sum(dtype=np.float64))
+            if best is None or inertia < best_inertia:
+                best, best_inertia = partition, inertia
+    assert best is not None
+    return {
+        "labels": best.labels,
+        "inertia": best_inertia * scale**2,
+        "n_iter": best.n_iter,
+        "converged": best.converged,
+    }
+
+
+def _one_start(
+    points: Array,
+    params: KMeansParams,
+    start: int,
+    tolerance: float,
+    each: Each,
+    meter: _Meter,
+) -> Partition:
+    rng = np.random.default_rng([params.random_state, start])
+    rows, n_distinct = seeding_rows(points, params.n_clusters, rng)
+    sample = points[rows] if len(rows) < len(points) else points
+    n_centroids = min(params.n_clusters, n_distinct)
+    if params.init == "k-means++":
+        centroids = sample[plus_plus(sample, n_centroids, rng, each)]
+    else:
+        centroids = sample[rng.choice(distinct_rows(sample), n_centroids, replace=False)]
+    if len(sample) < len(points):
+        warm = lloyd(sample, centroids, tolerance=tolerance, max_iter=WARM_UP_ITERATIONS, each=each)
+        centroids = warm.centroids
+    return lloyd(
+        points,
+        centroids,
+        tolerance=tolerance,
+        max_iter=params.max_iter,
+        each=each,
+        on_shift=meter,
+    )
+
+
+class _Meter:
+    """Turns shifts into a share done: they fall about geometrically towards the tolerance."""
+
+    def __init__(
+        self, tell: Progress, start: int, n_starts: int, max_iter: int, tolerance: float
+    ) -> None:
+        self._tell = tell
+        self._start, self._n_starts, self._max_iter = start, n_starts, max_iter
+        self._tolerance = tolerance
+        self._first_shift = 0.0
+        self._share = 0.0
+
+    def __call__(self, n_iter: int, shift: float) -> None:
+        self._first_shift = max(self._first_shift, shift)
+        share = n_iter / self._max_iter
+        if shift > 0 and 0 < self._tolerance < self._first_shift:
+            falling = math.log(self._first_shift / shift)
+            share = max(share, falling / math.log(self._first_shift / self._tolerance))
+        self._share = max(self._share, min(share, 1.0))
+        self._tell((self._start + self._share) / self._n_starts)
+
+
+def _well_scaled(vectors: Array, each: Each) -> tuple[Array, float, float]:
+    """Give points whose float32 scores are accurate, and by how much they were scaled down.
+
+    Returns
+    -------
+    points : array of shape (n_points, n_dims), float32
+        `vectors` itself, or a centred and scaled copy where the mean is far from the origin or
+        the magnitudes are extreme.
+    scale : float
+        What one unit of `points` is in `vectors`.
+    variance : float
+        Mean variance of the dimensions of `points`.
+    """
+    n_dims = vectors.shape[1]
+    square, mean_square = _moments(vectors, each)
+    spread = square - mean_square
+    # Squares are over all dimensions; a NaN or an infinity of an overflow fails the comparisons.
+    in_range = SMALLEST_SQUARE < square < LARGEST_SQUARE
+    if square == 0 or (in_range and mean_square <= OFFSET_RATIO * spread):
+        return vectors, 1.0, spread / n_dims
+    blocks = list(row_blocks(len(vectors), 8 * n_dims))
+    totals = each(lambda rows: vectors[rows].sum(axis=0, dtype=np.float64), blocks)
+    mean = np.sum(totals, axis=0) / len(vectors)
+    scale = max(each(lambda rows: float(np.abs(vectors[rows] - mean).max()), blocks)) or 1.0
+    points = np.empty_like(vectors)
+
+    def fill(rows: slice) -> None:
+        points[rows] = (vectors[rows] - mean) / scale
+
+    each(fill, blocks)
+    square, mean_square = _moments(points, each)
+    return points, scale, (square - mean_square) / n_dims
+
+
+def _moments(vectors: Array, each: Each) -> tuple[float, float]:
+    """Give the mean squared length of the rows, and the squared length of their mean."""
+
+    def measure(rows: slice) -> tuple[float, NDArray[np.float64]]:
+        block = vectors[rows]
+        with np.errstate(over="ignore", invalid="ignore"):
+            flat = block.reshape(-1)
+            total = np.ones(len(block), dtype=np.float32) @ block
+            return float(flat @ flat), total.astype(np.float64)
+
+    parts = each(measure, row_blocks(len(vectors), 4 * vectors.shape[1]))
+    mean = np.sum([total for _, total in parts], axis=0) / len(vectors)
+    return math.fsum(square for square, _ in parts) / len(vectors), float(mean @ mean)
+
+
+def _fit_on_gpu(vectors: Array, params: KMeansParams) -> dict[str, Any]:
+    from cuml.cluster import KMeans
+
+    needed = estimate("kmeans", len(vectors), vectors.shape[1], params, "gpu")
+    with device_memory_errors(needed):
+        model = KMeans(
+            n_clusters=params.n_clusters,
+            init=params.init,
+            n_init=_n_starts(params),
+            max_iter=params.max_iter,
+            tol=params.tol,
+            random_state=params.random_state,
+            output_type="numpy",
+        ).fit(vectors)
+        return {
+            "labels": np.asarray(model.labels_, dtype=np.int32),
+            "inertia": float(model.inertia_),
+            "n_iter": int(model.n_iter_),
+            "converged": int(model.n_iter_) < params.max_iter,
+        }

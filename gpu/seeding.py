@@ -1,0 +1,137 @@
+"""First centroids for k-means.
+
+Greedy k-means++ (several candidates for each centroid, of which the best is kept) on a sample:
+its cost is one pass over the data per centroid, which on all rows would exceed that of the
+iterations. With many centroids several are drawn at a time.
+
+References
+----------
+Arthur and Vassilvitskii (2007), "k-means++: the advantages of careful seeding".
+Bahmani et al. (2012), "Scalable k-means++", doi:10.14778/2180912.2180915 (drawing many a round).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu.parallel import Each
+from gpu.vectors import row_blocks
+
+Array = Any
+
+SAMPLE_POINTS = 4096
+SAMPLE_PER_CENTROID = 32
+ROUNDS = 256
+"""Most rounds of drawing; above this many centroids each round draws several."""
+
+
+def seeding_rows(
+    vectors: Array, n_centroids: int, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], int]:
+    """Choose the rows that seeding looks at: a sample with enough distinct rows, if there are.
+
+    Returns
+    -------
+    rows : array of shape (n_rows,), int64
+        Ascending.
+    n_distinct : int
+        How many of them differ; less than `n_centroids` only if that is all there are.
+    """
+    n_points = len(vectors)
+    size = min(n_points, max(SAMPLE_POINTS, SAMPLE_PER_CENTROID * n_centroids))
+    if size < n_points:
+        sample = np.sort(rng.choice(n_points, size, replace=False))
+    else:
+        sample = np.arange(n_points)
+    n_distinct = len(distinct_rows(vectors[sample]))
+    if n_distinct >= n_centroids or size == n_points:
+        return sample, n_distinct
+    distinct = distinct_rows(vectors)
+    if len(distinct) > size:
+        distinct = np.sort(rng.choice(distinct, size, replace=False))
+    return distinct, len(distinct)
+
+
+def distinct_rows(vectors: Array) -> NDArray[np.int64]:
+    """Give the first row of each distinct value, ascending (0.0 and -0.0 are one)."""
+    n_points, n_dims = vectors.shape
+    # Sums of random odd multiples, modulo 2**64: equal rows have equal sums to the last bit,
+    # which a floating-point product does not promise; unequal ones collide by 2**-32 at most.
+    keys = np.random.default_rng(0).integers(0, 2**63, size=n_dims, dtype=np.uint64) | np.uint64(1)
+    sums = np.empty(n_points, dtype=np.uint64)
+    for rows in row_blocks(n_points, 8 * n_dims):
+        bits = (vectors[rows] + np.float32(0)).view(np.uint32)
+        sums[rows] = bits.astype(np.uint64) @ keys
+    return np.sort(np.unique(sums, return_index=True)[1])
+
+
+def plus_plus(
+    points: Array, n_centroids: int, rng: np.random.Generator, each: Each
+) -> NDArray[np.int64]:
+    """Choose rows by greedy k-means++.
+
+    Parameters
+    ----------
+    points : array of shape (n_points, n_dims), float32
+        With at least `n_centroids` distinct rows.
+    n_centroids : int
+    rng : numpy.random.Generator
+    each : Each
+
+    Returns
+    -------
+    array of shape (n_centroids,), int64
+        Distinct rows of `points`.
+    """
+    n_points = len(points)
+    squares = np.einsum("ij,ij->i", points, points)
+    chosen = [int(rng.integers(n_points))]
+    taken = set(chosen)
+    nearest = _to_candidates(points, squares, np.array(chosen), each)[:, 0]
+    per_round = -(-n_centroids // ROUNDS)
+    n_trials = 2 + int(math.log(n_centroids)) if per_round == 1 else 2
+    while len(chosen) < n_centroids:
+        nearest[chosen] = 0
+        draws = _draw(nearest, chosen, n_trials * per_round, rng)
+        distances = _to_candidates(points, squares, draws, each)
+        by_trial = distances.reshape(n_points, n_trials, per_round).min(axis=2)
+        np.minimum(by_trial, nearest[:, None], out=by_trial)
+        best = int(by_trial.sum(axis=0, dtype=np.float64).argmin())
+        nearest = by_trial[:, best].copy()
+        picked = draws[best * per_round : (best + 1) * per_round]
+        chosen.extend(row for row in np.unique(picked).tolist() if row not in taken)
+        taken.update(chosen)
+    return np.array(chosen[:n_centroids], dtype=np.int64)
+
+
+def _draw(
+    weights: NDArray[np.float32], chosen: list[int], size: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    cumulated = np.cumsum(weights, dtype=np.float64)
+    if cumulated[-1] <= 0:  # All that is left lies on a chosen centroid, to float32 precision.
+        free = np.setdiff1d(np.arange(len(weights)), chosen)
+        return np.asarray(rng.choice(free, size), dtype=np.int64)
+    drawn = np.searchsorted(cumulated, rng.random(size) * cumulated[-1], side="right")
+    return np.asarray(np.minimum(drawn, len(weights) - 1), dtype=np.int64)
+
+
+def _to_candidates(
+    points: Array, squares: Array, rows: NDArray[np.int64], each: Each
+) -> NDArray[np.float32]:
+    candidates = points[rows]
+    distances = np.empty((len(points), len(rows)), dtype=np.float32)
+
+    def measure(block: slice) -> None:
+        out = distances[block]
+        np.matmul(points[block], candidates.T, out=out)
+        out *= -2
+        out += squares[block, None]
+        out += squares[rows]
+        np.maximum(out, 0, out=out)
+
+    each(measure, row_blocks(len(points), 4 * points.shape[1]))
+    return distances

@@ -1,0 +1,156 @@
+"""Rows of vectors: which are usable, and how a metric maps to Euclidean distance.
+
+Both built methods are Euclidean. Cosine and dot go through unit rows, for which
+``|a - b|**2 / 2`` is the cosine distance; so everything downstream knows two kinds of metric,
+angular and Euclidean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from gpu.backend import array_module
+from gpu.errors import InvalidParametersError, InvalidVectorsError, Violation
+
+Array = Any
+"""A NumPy array (host) or a CuPy array (device); type checkers know only the first."""
+
+BLOCK_BYTES = 4 << 20
+"""Rows are walked in blocks of about this size, so that what is derived from them stays small."""
+
+UNIT_TOLERANCE = 1e-6
+"""Rows whose length is this close to 1 count as unit; float32 cannot hold them better."""
+
+
+def row_blocks(n_points: int, row_bytes: int) -> Iterator[slice]:
+    """Cut rows into slices of about `BLOCK_BYTES`; the cut depends on the shape alone."""
+    step = max(1, BLOCK_BYTES // max(1, row_bytes))
+    for start in range(0, n_points, step):
+        yield slice(start, min(start + step, n_points))
+
+
+def is_angular(metric: str) -> bool:
+    """Tell whether distances are between directions (cosine, dot) rather than positions.
+
+    Raises
+    ------
+    InvalidParametersError
+        For a metric that no built method has.
+    """
+    if metric not in ("cosine", "dot", "euclidean"):
+        raise InvalidParametersError(
+            [Violation("metric", repr(metric), "must be cosine, dot or euclidean")]
+        )
+    return metric != "euclidean"
+
+
+def require_matrix(vectors: Array) -> None:
+    """Refuse what is not a float32 matrix with at least one row and one column."""
+    if vectors.ndim != 2 or 0 in vectors.shape:
+        raise InvalidVectorsError(
+            f"expected a matrix with rows and columns, got shape {tuple(vectors.shape)}"
+        )
+    if vectors.dtype != np.float32:
+        raise InvalidVectorsError(f"expected float32 vectors, got {vectors.dtype}")
+
+
+def usable_rows(vectors: Array, metric: str) -> Array:
+    """Tell which rows can be clustered: finite, and for an angular metric not all zero.
+
+    Parameters
+    ----------
+    vectors : array of shape (n_points, n_dims), float32
+        NumPy or CuPy. Not modified.
+    metric : str
+        See `gpu.params.METRICS`.
+
+    Returns
+    -------
+    array of shape (n_points,), bool
+        On the same device as `vectors`.
+    """
+    xp = array_module(vectors)
+    require_direction = metric in ("cosine", "dot")
+    usable = xp.empty(len(vectors), dtype=bool)
+    for rows in row_blocks(len(vectors), 4 * vectors.shape[1]):
+        block = vectors[rows]
+        usable[rows] = xp.isfinite(block).all(axis=1)
+        if require_direction:
+            usable[rows] &= (block != 0).any(axis=1)
+    return usable
+
+
+def require_finite(vectors: Array) -> None:
+    """Refuse rows with a NaN or an infinity; names the first."""
+    unusable = array_module(vectors).flatnonzero(~usable_rows(vectors, "euclidean"))
+    if unusable.size:
+        raise InvalidVectorsError(
+            f"{unusable.size:,} of {len(vectors):,} rows are not finite, "
+            f"first: row {int(unusable[0])}"
+        )
+
+
+def unit_rows(vectors: Array) -> Array:
+    """Scale each row to length 1, so that Euclidean distance orders pairs as cosine does.
+
+    For unit rows ``|a - b|**2 / 2`` is the cosine distance, so a cosine epsilon ``c`` becomes
+    ``cluster_selection_epsilon = sqrt(2 * c)``.
+
+    Parameters
+    ----------
+    vectors : array of shape (n_points, n_dims), float32
+        NumPy (host) or CuPy (device). Not modified.
+
+    Returns
+    -------
+    array of shape (n_points, n_dims), float32
+        On the same device as `vectors`; `vectors` itself where its rows are unit already, as
+        Qdrant stores them under Cosine. Otherwise one copy.
+
+    Raises
+    ------
+    InvalidVectorsError
+        If the array is not a float32 matrix, or a row is zero or not finite; names the first.
+
+    Notes
+    -----
+    Apart from ties, neighbour order and spanning tree match a cosine run. Cluster stability
+    uses 1 / distance, so HDBSCAN's "eom" selection may still differ from one.
+
+    References
+    ----------
+    Campello, Moulavi and Sander (2013), doi:10.1007/978-3-642-37456-2_14.
+    """
+    require_matrix(vectors)
+    xp = array_module(vectors)
+    lengths = _row_lengths(vectors)
+    unusable = xp.flatnonzero(~(xp.isfinite(lengths) & (lengths > 0)))
+    if unusable.size:
+        raise InvalidVectorsError(
+            f"{unusable.size} of {len(vectors)} rows are zero or not finite, "
+            f"first: row {int(unusable[0])}"
+        )
+    if bool((xp.abs(lengths - 1) <= UNIT_TOLERANCE).all()):
+        return vectors
+    scaled = xp.empty_like(vectors)
+    for rows in row_blocks(len(vectors), 8 * vectors.shape[1]):
+        scaled[rows] = vectors[rows] / lengths[rows, None]
+    return scaled
+
+
+def _row_lengths(vectors: Array) -> Array:
+    # In float64: the square of a large or tiny float32 is beyond float32's range.
+    xp = array_module(vectors)
+    lengths = xp.empty(len(vectors), dtype=xp.float64)
+    for rows in row_blocks(len(vectors), 8 * vectors.shape[1]):
+        block = vectors[rows].astype(xp.float64)
+        lengths[rows] = xp.sqrt(xp.einsum("ij,ij->i", block, block))
+    return lengths
+
+
+def on_host(array: Array) -> Array:
+    """Give the array as NumPy; no copy when it is one."""
+    return array if isinstance(array, np.ndarray) else array.get()
