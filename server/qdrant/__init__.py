@@ -1,0 +1,1 @@
+"""Talking to Qdrant: addresses and clients, schemas, the embedded server, the importer."""
