@@ -95,7 +95,7 @@ def debian_vectors(folder: Path, n_rows: int) -> np.ndarray:
     table = pq.read_table(folder / "debian_packages.parquet", columns=["text_embedding"])
     column = table["text_embedding"].combine_chunks()
     halves = column.flatten().to_numpy(zero_copy_only=False)
-    vectors = halves.reshape(len(column), -1)[:n_rows].astype(np.float32)
+    vectors: np.ndarray = halves.reshape(len(column), -1)[:n_rows].astype(np.float32)
     if len(vectors) < n_rows:
         raise SystemExit(f"{n_rows:,} rows were asked for, the file has {len(vectors):,}")
     return vectors

@@ -1,0 +1,266 @@
+"""Minimum spanning tree of mutual reachability where the matrix of distances does not fit.
+
+Borůvka's algorithm in rounds: every component but the largest joins along its lightest edge to
+any other, so the number of components at least halves. Leaving out the largest keeps the tree
+minimal (the lightest edge out of any one component is in some minimum spanning tree) and spares
+the points that have the longest way out.
+
+One pass over all blocks of distances keeps each point's nearest neighbours and its core distance.
+What lies outside that list is no nearer than its end: a lower bound, which settles most edges.
+Only points whose bound is below the best edge of their component so far are compared with all
+others again, nearest bound first, and what such a search finds is the point's new bound. No edge
+is guessed: the tree is as exact as that of `gpu.spanning_tree`, which says what is minimised.
+
+Memory: `KEPT` neighbours per point and one block of distances per thread. Time: O(n**2) for the
+pass, and a row of distances for each search.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu.clustering import Progress
+from gpu.parallel import Each
+from gpu.spanning_tree import SpanningTree
+from gpu.squared_distances import SquaredDistances
+from gpu.tree_order import prim_order
+
+KEPT = 32
+"""Nearest neighbours that are kept of each point."""
+
+BLOCK_BYTES = 16 << 20
+"""Distances that one thread holds at a time; what is derived from them takes about twice that."""
+
+_BLOCKS_PER_WAVE = 8
+_PASS_SHARE = 0.6
+
+
+class _Reach(NamedTuple):
+    """What the pass found: squared mutual reachabilities, in the units of the distances.
+
+    Attributes
+    ----------
+    core : array of shape (n_points,), float32
+    near : array of shape (n_points, n_kept), int32
+        Nearest points, in any order.
+    weight : array of shape (n_points, n_kept), float32
+        Mutual reachability to each of them.
+    bound : array of shape (n_points,), float32
+        No point that is not in `near` can be reached for less.
+    """
+
+    core: NDArray[np.float32]
+    near: NDArray[np.int32]
+    weight: NDArray[np.float32]
+    bound: NDArray[np.float32]
+
+
+class _Edges(NamedTuple):
+    """One edge for each entry: of a point, or of a component."""
+
+    left: NDArray[np.int64]
+    right: NDArray[np.int64]
+    weight: NDArray[np.float32]
+
+
+def boruvka_tree(
+    distances: SquaredDistances,
+    *,
+    min_samples: int,
+    alpha: float,
+    each: Each,
+    progress: Progress,
+    block_bytes: int = BLOCK_BYTES,
+) -> SpanningTree:
+    """Build the tree from blocks of distances; see `gpu.spanning_tree.dense_tree`."""
+    n_points = distances.n_points
+    rows_per_block = max(1, min(512, block_bytes // (4 * n_points)))
+    reach = _nearest(distances, min_samples, alpha, rows_per_block, each, progress)
+    search = _Search(distances, reach, alpha, rows_per_block, each)
+    component = np.arange(n_points)
+    n_components = n_points
+    chosen: list[_Edges] = []
+    while n_components > 1:
+        edges = search.lightest_edges(component, n_components)
+        joined, component = _join(edges, component, n_components)
+        chosen.append(joined)
+        n_components -= len(joined.left)
+        done = 1 - math.log(n_components) / math.log(n_points)
+        progress(_PASS_SHARE + (1 - _PASS_SHARE) * done)
+    chosen.append(_ties(reach))
+    order, squared = prim_order(
+        n_points,
+        np.concatenate([edges.left for edges in chosen]),
+        np.concatenate([edges.right for edges in chosen]),
+        np.concatenate([edges.weight for edges in chosen]),
+    )
+    weight = distances.scale * np.sqrt(squared.astype(np.float64))
+    return SpanningTree(order[:-1], order[1:], weight)
+
+
+def _nearest(
+    distances: SquaredDistances,
+    min_samples: int,
+    alpha: float,
+    rows_per_block: int,
+    each: Each,
+    progress: Progress,
+) -> _Reach:
+    n_points = distances.n_points
+    n_kept = min(KEPT, n_points)
+    near = np.empty((n_points, n_kept), dtype=np.int32)
+    weight = np.empty((n_points, n_kept), dtype=np.float32)
+    core = np.empty(n_points, dtype=np.float32)
+
+    def fill(rows: slice) -> None:
+        block = distances.block(rows, slice(0, n_points))
+        near[rows] = np.argpartition(block, n_kept - 1, axis=1)[:, :n_kept]
+        weight[rows] = np.take_along_axis(block, near[rows], axis=1)
+        sought = weight[rows] if min_samples <= n_kept else block
+        core[rows] = np.partition(sought, min_samples - 1, axis=1)[:, min_samples - 1]
+
+    starts = range(0, n_points, rows_per_block)
+    blocks = [slice(at, min(at + rows_per_block, n_points)) for at in starts]
+    for start in range(0, len(blocks), _BLOCKS_PER_WAVE):
+        each(fill, blocks[start : start + _BLOCKS_PER_WAVE])
+        progress(_PASS_SHARE * min(1.0, (start + _BLOCKS_PER_WAVE) / len(blocks)))
+
+    weight /= np.float32(alpha**2)
+    furthest = weight.max(axis=1) if n_kept < n_points else np.full(n_points, np.inf)
+    bound = np.maximum(core, furthest.astype(np.float32))
+    np.maximum(weight, core[:, None], out=weight)
+    np.maximum(weight, core[near], out=weight)
+    return _Reach(core, near, weight, bound)
+
+
+def _ties(reach: _Reach) -> _Edges:
+    """Give the known edges that weigh a core distance of one of their ends."""
+    tied = reach.weight == np.maximum(reach.core[:, None], reach.core[reach.near])
+    left, at = np.nonzero(tied)
+    return _Edges(left, reach.near[left, at].astype(np.int64), reach.weight[left, at])
+
+
+class _Search:
+    """Finds the lightest edge out of each component, remembering what it learnt."""
+
+    def __init__(
+        self,
+        distances: SquaredDistances,
+        reach: _Reach,
+        alpha: float,
+        rows_per_block: int,
+        each: Each,
+    ) -> None:
+        self._distances = distances
+        self._reach = reach
+        self._squared_alpha = np.float32(alpha**2)
+        self._rows_per_block = rows_per_block
+        self._each = each
+        # The nearest point outside its component that a search found, itself where none did.
+        self._found = np.arange(distances.n_points)
+        self._found_weight = np.full(distances.n_points, np.inf, dtype=np.float32)
+
+    def lightest_edges(self, component: NDArray[np.int64], n_components: int) -> _Edges:
+        """Give the lightest edge out of every component but the largest."""
+        right, weight = self._known_edges(component)
+        by_component = np.lexsort((weight, component))
+        first = np.searchsorted(component[by_component], np.arange(n_components))
+        left = by_component[first]
+        best = _Edges(left, right[left], weight[left])
+
+        largest = int(np.bincount(component).argmax())
+        for rows in self._open_rows(component, largest, best):
+            self._search(rows, component)
+            for row in rows[self._found_weight[rows] < best.weight[component[rows]]]:
+                at = component[row]
+                if self._found_weight[row] < best.weight[at]:
+                    best.left[at], best.right[at] = row, self._found[row]
+                    best.weight[at] = self._found_weight[row]
+        smaller = np.arange(n_components) != largest
+        return _Edges(best.left[smaller], best.right[smaller], best.weight[smaller])
+
+    def _known_edges(
+        self, component: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        reach = self._reach
+        inside = component[reach.near] == component[:, None]
+        outward = np.where(inside, np.float32(np.inf), reach.weight)
+        lightest = outward.argmin(axis=1)
+        points = np.arange(len(component))
+        right, weight = reach.near[points, lightest].astype(np.int64), outward[points, lightest]
+        found = (component[self._found] != component) & (self._found_weight < weight)
+        right[found], weight[found] = self._found[found], self._found_weight[found]
+        return right, weight
+
+    def _open_rows(
+        self, component: NDArray[np.int64], largest: int, best: _Edges
+    ) -> Iterator[NDArray[np.int64]]:
+        """Give waves of points that may have a lighter edge than the best known by then."""
+        bound = self._reach.bound
+        rows = np.flatnonzero((component != largest) & (bound < best.weight[component]))
+        rows = rows[np.argsort(bound[rows], kind="stable")]
+        per_wave = self._rows_per_block * _BLOCKS_PER_WAVE
+        while rows.size:
+            yield rows[:per_wave]
+            rows = rows[per_wave:]
+            rows = rows[bound[rows] < best.weight[component[rows]]]
+
+    def _search(self, rows: NDArray[np.int64], component: NDArray[np.int64]) -> None:
+        """Find the nearest point outside the component, for each of `rows`."""
+        core = self._reach.core
+        everything = slice(0, self._distances.n_points)
+
+        def find(rows: NDArray[np.int64]) -> None:
+            block = self._distances.block(rows, everything)
+            block /= self._squared_alpha
+            np.maximum(block, core, out=block)
+            np.maximum(block, core[rows, None], out=block)
+            block[component[rows][:, None] == component] = np.inf
+            nearest = block.argmin(axis=1)
+            self._found[rows] = nearest
+            self._found_weight[rows] = block[np.arange(len(rows)), nearest]
+
+        starts = range(0, len(rows), self._rows_per_block)
+        self._each(find, [rows[at : at + self._rows_per_block] for at in starts])
+        bound = self._reach.bound
+        bound[rows] = np.maximum(bound[rows], self._found_weight[rows])
+
+
+def _join(
+    edges: _Edges, component: NDArray[np.int64], n_components: int
+) -> tuple[_Edges, NDArray[np.int64]]:
+    """Join components, leaving out edges between what is joined already.
+
+    Two components often choose the same edge; among edges of one weight, more of them can close
+    a ring.
+    """
+    parent = list(range(n_components))
+
+    def root(at: int) -> int:
+        while parent[at] != at:
+            parent[at] = parent[parent[at]]
+            at = parent[at]
+        return at
+
+    keep = []
+    order = np.argsort(edges.weight, kind="stable")
+    ends = zip(
+        order.tolist(),
+        component[edges.left[order]].tolist(),
+        component[edges.right[order]].tolist(),
+        strict=True,
+    )
+    for edge, left, right in ends:
+        left, right = root(left), root(right)
+        if left != right:
+            parent[left] = right
+            keep.append(edge)
+    roots = np.array([root(at) for at in range(n_components)])
+    renumbered = np.unique(roots, return_inverse=True)[1]
+    kept = _Edges(edges.left[keep], edges.right[keep], edges.weight[keep])
+    return kept, renumbered[component]

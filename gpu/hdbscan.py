@@ -1,0 +1,212 @@
+"""HDBSCAN: exact on the CPU (matrix products, our own), cuML on the GPU.
+
+On the CPU the spanning tree comes from the whole matrix of distances while that fits in memory
+(`gpu.spanning_tree`), otherwise from blocks of it (`gpu.boruvka`); both are exact to float32.
+Distances are Euclidean: pass unit rows for cosine, see `gpu.vectors.unit_rows`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu.backend import Backend, array_module, device_memory_errors
+from gpu.boruvka import boruvka_tree
+from gpu.clustering import Clustering, Progress, renumber_by_size
+from gpu.condensed_tree import select_groups
+from gpu.errors import InvalidVectorsError, TooFewPointsError, UnsupportedOnDeviceError
+from gpu.memory import estimate, free_bytes
+from gpu.parallel import worker_threads
+from gpu.params import NOISE, HdbscanParams
+from gpu.spanning_tree import SpanningTree, dense_tree, matrix_bytes
+from gpu.squared_distances import SquaredDistances
+from gpu.vectors import on_host, require_matrix, usable_rows
+
+Array = Any
+"""A NumPy array (host) or a CuPy array (device); type checkers know only the first."""
+
+MAX_MIN_SAMPLES_ON_GPU = 1023
+"""cuML's limit; it selects neighbours in a fixed number of registers."""
+
+_MATRIX_SHARE = 0.5
+"""Share of the free memory that the matrix of distances may take."""
+
+_TREE_SHARE = 0.95
+
+
+def hdbscan(
+    vectors: Array,
+    params: HdbscanParams,
+    *,
+    backend: Backend,
+    progress: Progress | None = None,
+    n_threads: int | None = None,
+    matrix_budget_bytes: int | None = None,
+) -> Clustering:
+    """Find groups of any density; points in sparse regions are noise.
+
+    Parameters
+    ----------
+    vectors : array of shape (n_points, n_dims), float32
+        NumPy or CuPy. Not modified.
+    params : HdbscanParams
+        Shares of the points allowed; `cluster_selection_epsilon` is a Euclidean distance.
+    backend : Backend
+    progress : callable or None
+        Told the share that is done, 0 to 1. The GPU library reports nothing in between.
+    n_threads : int or None
+        On the CPU; None: one per core. The result does not depend on it.
+    matrix_budget_bytes : int or None
+        Most memory for the full matrix of distances on the CPU, above which it is computed in
+        blocks; None: half of what is free.
+
+    Returns
+    -------
+    Clustering
+        `strength` is the membership strength, 0 for noise. On the CPU `details` has
+        ``spanning_tree`` ("dense" or "blocks").
+
+    Raises
+    ------
+    InvalidVectorsError
+        If the array is not a float32 matrix, or a row is not finite; names the first.
+    TooFewPointsError
+        With fewer points than `min_samples`.
+    UnsupportedOnDeviceError
+        On the GPU, for a value that cuML does not take; before the device is touched.
+    DeviceMemoryError
+        If the GPU runs out of memory.
+
+    Notes
+    -----
+    `min_samples` counts the point itself, as scikit-learn and cuML do; the package hdbscan does
+    not. Tied distances are broken as scikit-learn breaks them on the CPU while the matrix fits.
+
+    References
+    ----------
+    Campello, Moulavi and Sander (2013), doi:10.1007/978-3-642-37456-2_14.
+    """
+    require_matrix(vectors)
+    n_points = len(vectors)
+    params = params.resolved(n_points)
+    _require_enough(n_points, params)
+    if backend.device == "gpu":
+        _require_supported(params)
+    _require_finite(vectors)
+
+    tell = progress or _ignore
+    details: dict[str, Any] = {}
+    if n_points < params.min_cluster_size:
+        labels, strength = np.full(n_points, NOISE), np.zeros(n_points)
+    elif backend.device == "gpu":
+        labels, strength = _fit_on_gpu(vectors, params)
+    else:
+        tree, details["spanning_tree"] = _spanning_tree(
+            on_host(vectors), params, tell, n_threads, matrix_budget_bytes
+        )
+        labels, strength = select_groups(tree, params)
+    numbered, order = renumber_by_size(labels)
+    tell(1.0)
+    return Clustering(
+        labels=numbered,
+        strength=strength.astype(np.float32),
+        n_clusters=len(order),
+        effective_params=asdict(params),
+        device=backend.device,
+        notes=_notes(n_points, params, len(order)),
+        details=details,
+    )
+
+
+def _ignore(_share: float) -> None:
+    """Take the place of a progress callback."""
+
+
+def _require_enough(n_points: int, params: HdbscanParams) -> None:
+    assert params.min_samples is not None  # Resolved.
+    if n_points < params.min_samples:
+        raise TooFewPointsError(n_points=n_points, needed=params.min_samples)
+
+
+def _require_supported(params: HdbscanParams) -> None:
+    assert params.min_samples is not None  # Resolved.
+    if params.min_samples > MAX_MIN_SAMPLES_ON_GPU:
+        raise UnsupportedOnDeviceError(
+            parameter="min_samples",
+            value=params.min_samples,
+            why=f"cuML takes 1 to {MAX_MIN_SAMPLES_ON_GPU:,}",
+        )
+
+
+def _require_finite(vectors: Array) -> None:
+    xp = array_module(vectors)
+    unusable = xp.flatnonzero(~usable_rows(vectors, "euclidean"))
+    if unusable.size:
+        raise InvalidVectorsError(
+            f"{unusable.size:,} of {len(vectors):,} rows are not finite, "
+            f"first: row {int(unusable[0])}"
+        )
+
+
+def _notes(n_points: int, params: HdbscanParams, n_groups: int) -> list[str]:
+    if n_points < params.min_cluster_size:
+        return [
+            f"all {n_points:,} points are noise: a group needs min_cluster_size = "
+            f"{params.min_cluster_size:,}"
+        ]
+    if not n_groups:
+        return [
+            f"no group of at least {params.min_cluster_size:,} points stands out: "
+            "all points are noise"
+        ]
+    return []
+
+
+def _spanning_tree(
+    vectors: NDArray[np.float32],
+    params: HdbscanParams,
+    tell: Progress,
+    n_threads: int | None,
+    matrix_budget_bytes: int | None,
+) -> tuple[SpanningTree, str]:
+    if matrix_budget_bytes is None:
+        matrix_budget_bytes = int(_MATRIX_SHARE * free_bytes("cpu"))
+    is_dense = matrix_bytes(len(vectors)) <= matrix_budget_bytes
+    build = dense_tree if is_dense else boruvka_tree
+    assert params.min_samples is not None  # Resolved.
+    with worker_threads(n_threads) as each:
+        tree = build(
+            SquaredDistances(vectors),
+            min_samples=params.min_samples,
+            alpha=params.alpha,
+            each=each,
+            progress=lambda share: tell(_TREE_SHARE * share),
+        )
+    return tree, "dense" if is_dense else "blocks"
+
+
+def _fit_on_gpu(vectors: Array, params: HdbscanParams) -> tuple[Array, Array]:
+    import cupy
+    from cuml.cluster import HDBSCAN
+
+    n_points, n_dims = vectors.shape
+    needed = estimate("hdbscan", n_points, n_dims, params, "gpu")
+    with device_memory_errors(needed):
+        points = cupy.asarray(vectors)
+        # cuML's distances come from a float32 matrix product too: a common offset costs digits.
+        points = points - points.mean(axis=0, dtype=cupy.float64).astype(cupy.float32)
+        model = HDBSCAN(
+            min_cluster_size=int(params.min_cluster_size),
+            min_samples=params.min_samples,
+            cluster_selection_epsilon=params.cluster_selection_epsilon,
+            max_cluster_size=params.max_cluster_size or 0,
+            alpha=params.alpha,
+            cluster_selection_method=params.cluster_selection_method,
+            allow_single_cluster=params.allow_single_cluster,
+            metric="euclidean",
+            output_type="numpy",
+        ).fit(points)
+        return model.labels_, model.probabilities_

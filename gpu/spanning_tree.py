@@ -1,0 +1,145 @@
+"""Minimum spanning tree of mutual reachability, from the whole matrix of distances.
+
+The mutual reachability of two points is the largest of their distance (over `alpha`) and their
+two core distances; a core distance reaches the `min_samples`-th nearest point, the point itself
+counted as the first. Everything is kept squared until the tree is there: that changes no order.
+
+Prim's algorithm grows the tree from point 0 and needs one row of the matrix per step, so it is
+vectorised over the row: O(n**2) time, and the matrix as memory. `gpu.boruvka` needs no matrix.
+
+References
+----------
+Campello, Moulavi and Sander (2013), doi:10.1007/978-3-642-37456-2_14.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu.clustering import Progress
+from gpu.parallel import Each
+from gpu.squared_distances import SquaredDistances
+
+TILE = 384
+"""Rows and columns of a tile; its values stay in a core's own cache until they are mirrored."""
+
+_CORE_ROWS = 64
+_REPORTS = 20
+
+
+class SpanningTree(NamedTuple):
+    """A minimum spanning tree as flat arrays, one entry per edge.
+
+    Attributes
+    ----------
+    left, right : array of shape (n_points - 1,), int64
+        Points that an edge joins. From Prim's algorithm, `left` is the point added before
+        `right`, as in scikit-learn: not always its neighbour in the tree, but the hierarchy
+        that follows is the same.
+    weight : array of shape (n_points - 1,), float64
+        Mutual reachability, in the input's unit.
+    """
+
+    left: NDArray[np.int64]
+    right: NDArray[np.int64]
+    weight: NDArray[np.float64]
+
+
+def matrix_bytes(n_points: int) -> int:
+    """Give the memory that `dense_tree` takes beside the vectors and their copy."""
+    return 4 * n_points * (n_points + 64)
+
+
+def dense_tree(
+    distances: SquaredDistances,
+    *,
+    min_samples: int,
+    alpha: float,
+    each: Each,
+    progress: Progress,
+) -> SpanningTree:
+    """Build the tree from the full matrix.
+
+    Parameters
+    ----------
+    distances : SquaredDistances
+    min_samples : int
+        At most the number of points.
+    alpha : float
+        Divides distances, but not core distances, as in scikit-learn's default algorithm.
+    each : callable
+        Maps over threads, see `gpu.parallel.worker_threads`.
+    progress : callable
+        Told the share that is done.
+    """
+    matrix = _matrix(distances, each, lambda share: progress(0.6 * share))
+    core = _core_distances(matrix, min_samples, each)
+    if alpha != 1:
+        matrix /= np.float32(alpha**2)
+    order, squared = _prim(matrix, core, lambda share: progress(0.7 + 0.3 * share))
+    weight = distances.scale * np.sqrt(squared.astype(np.float64))
+    return SpanningTree(order[:-1], order[1:], weight)
+
+
+def _matrix(distances: SquaredDistances, each: Each, progress: Progress) -> NDArray[np.float32]:
+    n_points = distances.n_points
+    matrix = np.empty((n_points, n_points), dtype=np.float32)
+    cuts = [slice(at, min(at + TILE, n_points)) for at in range(0, n_points, TILE)]
+
+    def fill(tile: tuple[slice, slice]) -> None:
+        rows, columns = tile
+        block = distances.block(rows, columns)
+        matrix[rows, columns] = block
+        if rows != columns:
+            matrix[columns, rows] = block.T
+
+    tiles = [(rows, columns) for at, rows in enumerate(cuts) for columns in cuts[at:]]
+    share = -(-len(tiles) // _REPORTS)
+    for start in range(0, len(tiles), share):
+        each(fill, tiles[start : start + share])
+        progress(min(1.0, (start + share) / len(tiles)))
+    return matrix
+
+
+def _core_distances(
+    matrix: NDArray[np.float32], min_samples: int, each: Each
+) -> NDArray[np.float32]:
+    nth = min_samples - 1
+    core = np.empty(len(matrix), dtype=np.float32)
+
+    def fill(start: int) -> None:
+        rows = slice(start, start + _CORE_ROWS)
+        core[rows] = np.partition(matrix[rows], nth, axis=1)[:, nth]
+
+    each(fill, range(0, len(matrix), _CORE_ROWS))
+    return core
+
+
+def _prim(
+    matrix: NDArray[np.float32], core: NDArray[np.float32], progress: Progress
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Give the points in the order they join the tree, and the squared weight each joins with."""
+    n_points = len(matrix)
+    order = np.zeros(n_points, dtype=np.int64)
+    weight = np.empty(n_points - 1, dtype=np.float32)
+    nearest = np.full(n_points, np.inf, dtype=np.float32)
+    row = np.empty(n_points, dtype=np.float32)
+    # Infinite for points in the tree: one maximum both applies core distances and leaves them out.
+    outside = core.copy()
+    outside[0] = np.inf
+    point = 0
+    report_at = max(1, n_points // _REPORTS)
+    for step in range(1, n_points):
+        np.maximum(matrix[point], outside, out=row)
+        np.maximum(row, core[point], out=row)
+        np.minimum(nearest, row, out=nearest)
+        point = int(nearest.argmin())
+        order[step] = point
+        weight[step - 1] = nearest[point]
+        outside[point] = nearest[point] = np.inf
+        if step % report_at == 0:
+            progress(step / n_points)
+    return order, weight
