@@ -1,0 +1,287 @@
+"""What Qdrant is asked and what is left, together, select what the contract says."""
+
+import datetime
+from fractions import Fraction
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from qdrant_client import QdrantClient, models
+
+from server.export.evaluate import matches
+from server.export.filters import parse_filter
+from server.export.pushdown import push_down
+
+TEXTS = ["x", "X", "Xy z", "12", "2024-05-01", "2024-05-01T02:00:00+02:00", "2024-05-01T01:00:00Z"]
+NUMBERS = [0, 1, 1.0, 2, 2.5, -1, 2**53 - 1, 2**53 + 1]
+PLACES = [{"lat": 0, "lon": 0}, {"lat": 1.0, "lon": 1.0}, {"lat": 0, "lon": 179.5}]
+scalars = st.sampled_from([*TEXTS, *NUMBERS, True, False])
+leaf = st.one_of(scalars, st.none(), st.sampled_from(PLACES))
+value = st.one_of(leaf, st.lists(leaf, max_size=3))
+inner = st.dictionaries(st.sampled_from(["b", "c"]), value, max_size=2)
+document = st.fixed_dictionaries(
+    {},
+    optional={
+        "a": st.one_of(value, inner, st.lists(st.one_of(inner, leaf), max_size=3)),
+        "k": value,
+        "n": value,
+    },
+)
+sendable = scalars.filter(lambda v: not (type(v) is int and abs(v) >= 2**53))
+square = {"top_left": {"lat": 2, "lon": -1}, "bottom_right": {"lat": -1, "lon": 1}}
+ring = {"exterior": [{"lat": -1, "lon": -1}, {"lat": 2, "lon": -1}, {"lat": 2, "lon": 0.5}]}
+claim = st.one_of(
+    st.tuples(st.sampled_from(["eq", "ne"]), sendable),
+    st.tuples(st.sampled_from(["in", "nin"]), st.lists(sendable, min_size=1, max_size=3)),
+    st.tuples(
+        st.sampled_from(["gt", "gte", "lt", "lte"]),
+        st.sampled_from([v for v in (*NUMBERS, *TEXTS[4:]) if v != 2**53 + 1]),
+    ),
+    st.tuples(st.sampled_from(["exists", "is_null"]), st.booleans()),
+    st.tuples(st.sampled_from(["contains", "starts_with", "ends_with"]), st.sampled_from("xYz")),
+    st.just(("geo_radius", {"center": PLACES[0], "radius": 100_000})),
+    st.just(("geo_bounding_box", square)),
+    st.just(("geo_polygon", ring)),
+)
+
+
+@st.composite
+def condition(draw):
+    operator, wanted = draw(claim)
+    made = {
+        "field": draw(st.sampled_from(["a", "a.b", "a.c", "k", "n"])),
+        "operator": operator,
+        "value": wanted,
+    }
+    if draw(st.booleans()):
+        made["case_sensitive"] = draw(st.booleans())
+    return made
+
+
+groups = st.recursive(
+    condition(),
+    lambda below: st.dictionaries(
+        st.sampled_from(["AND", "OR", "NOT"]), st.lists(below, min_size=1, max_size=3), min_size=1
+    ),
+    max_leaves=6,
+)
+
+
+def plain_instant(text):
+    """An independent reading of dates, by the standard library."""
+    try:
+        read = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    if len(text) < 10:
+        return None
+    return read if read.tzinfo else read.replace(tzinfo=datetime.UTC)
+
+
+def plain_values(node, keys):
+    if not keys:
+        return [node]
+    if isinstance(node, list):
+        return [v for i in node if isinstance(i, dict) for v in plain_values(i, keys)]
+    if isinstance(node, dict) and keys[0] in node:
+        below = node[keys[0]]
+        return plain_values(below, keys[1:]) if keys[1:] else [below]
+    return []
+
+
+def plain_equal(stored, wanted, case):
+    if type(stored) is bool or type(wanted) is bool:
+        return type(stored) is type(wanted) and stored == wanted
+    if isinstance(stored, str) and isinstance(wanted, str):
+        a, b = plain_instant(stored), plain_instant(wanted)
+        if a and b and a == b:
+            return True
+        return stored == wanted if case else stored.casefold() == wanted.casefold()
+    if isinstance(stored, int | float) and isinstance(wanted, int | float):
+        return Fraction(stored) == Fraction(wanted)
+    return False
+
+
+def plain_compare(operator, stored, wanted):
+    if isinstance(wanted, str):
+        stored, wanted = isinstance(stored, str) and plain_instant(stored), plain_instant(wanted)
+        if not stored:
+            return False
+    elif type(stored) is bool or not isinstance(stored, int | float):
+        return False
+    return {
+        "gt": stored > wanted,
+        "gte": stored >= wanted,
+        "lt": stored < wanted,
+        "lte": stored <= wanted,
+    }[operator]
+
+
+def plain_element(operator, stored, wanted, case):
+    if operator in ("eq", "ne"):
+        return plain_equal(stored, wanted, case) == (operator == "eq")
+    if operator in ("in", "nin"):
+        return any(plain_equal(stored, w, case) for w in wanted) == (operator == "in")
+    if operator in ("gt", "gte", "lt", "lte"):
+        return plain_compare(operator, stored, wanted)
+    if operator.startswith("geo"):
+        # Of the three places only the origin and, but for the ring, none other is inside.
+        near = isinstance(stored, dict) and stored.get("lat") == 0 and stored.get("lon") == 0
+        corner = isinstance(stored, dict) and stored.get("lat") == 1 and stored.get("lon") == 1
+        return {
+            "geo_radius": near,
+            "geo_bounding_box": near or corner,
+            "geo_polygon": False,
+        }[operator]
+    if not isinstance(stored, str):
+        return False
+    if not case:
+        stored, wanted = stored.casefold(), wanted.casefold()
+    found = stored.find(wanted)
+    return {
+        "contains": found >= 0,
+        "starts_with": found == 0,
+        "ends_with": stored[-len(wanted) :] == wanted,
+    }[operator]
+
+
+def plain_passes(raw, payload):
+    if "field" not in raw:
+        return (
+            all(plain_passes(item, payload) for item in raw.get("AND", []))
+            and (not raw.get("OR") or any(plain_passes(item, payload) for item in raw["OR"]))
+            and not any(plain_passes(item, payload) for item in raw.get("NOT", []))
+        )
+    operator, wanted, case = raw["operator"], raw["value"], raw.get("case_sensitive", False)
+    values = plain_values(payload, raw["field"].split("."))
+    flat = [e for v in values for e in (v if isinstance(v, list) else [v])]
+    if operator == "exists":
+        return (len(values) > 0) == wanted
+    if operator == "is_null":
+        if wanted:
+            return not values or any(e is None for e in flat)
+        return any(v == [] for v in values) or any(e is not None for e in flat)
+    if not flat:
+        return operator in ("ne", "nin")
+    return any(plain_element(operator, e, wanted, case) for e in flat)
+
+
+@pytest.fixture(scope="module")
+def client():
+    memory = QdrantClient(":memory:")
+    memory.create_collection(
+        "docs", vectors_config=models.VectorParams(size=2, distance=models.Distance.DOT)
+    )
+    yield memory
+    memory.close()
+
+
+def selected(client, pushdown):
+    rows, _ = client.scroll("docs", scroll_filter=pushdown.qdrant, limit=1000)
+    return {
+        row.id
+        for row in rows
+        if pushdown.residual is None or matches(pushdown.residual, row.payload)
+    }
+
+
+def spellings(documents, field, wanted):
+    return {
+        e
+        for payload in documents
+        for v in plain_values(payload, field.replace("[]", "").split("."))
+        for e in (v if isinstance(v, list) else [v])
+        if isinstance(e, str) and e.casefold() == wanted.casefold()
+    }
+
+
+@settings(
+    max_examples=400,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+@given(documents=st.lists(document, min_size=1, max_size=8), raw=groups, indexed=st.booleans())
+def test_pushed_and_residual_select_exactly_the_rows(client, documents, raw, indexed):
+    client.delete("docs", points_selector=models.Filter())
+    client.upsert(
+        "docs",
+        [models.PointStruct(id=i, vector=[1, 2], payload=p) for i, p in enumerate(documents)],
+    )
+    filter = parse_filter(raw if "field" not in raw else {"AND": [raw]})
+
+    if indexed:
+        kinds = {"k": "keyword", "a": "keyword"}
+        pushdown = push_down(
+            filter, kinds, variants=lambda key, v: sorted(spellings(documents, key, v))
+        )
+    else:
+        pushdown = push_down(filter)
+
+    expected = {i for i, payload in enumerate(documents) if plain_passes(raw, payload)}
+    assert {i for i, p in enumerate(documents) if matches(filter, p)} == expected
+    assert selected(client, pushdown) == expected
+
+
+def pushed(raw, indexes=None, variants=None):
+    return push_down(parse_filter(raw), indexes, variants=variants)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"field": "a", "operator": "gte", "value": 3},
+        {"AND": [{"n": 3}], "NOT": [{"flag": True}]},
+        {"field": "k", "value": "Exact", "case_sensitive": True},
+        {"OR": [{"n": 1}, {"field": "k", "operator": "in", "value": ["12", 4, False]}]},
+    ],
+)
+def test_what_qdrant_does_exactly_leaves_nothing(raw):
+    split = pushed(raw)
+    assert split.qdrant is not None
+    assert split.residual is None
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"status": "active"},
+        {"field": "k", "operator": "ne", "value": 1},
+        {"field": "k", "operator": "regex", "value": "x"},
+        {"NOT": [{"field": "d", "operator": "gt", "value": "2024-05-01"}]},
+        {"OR": [{"n": 1}, {"status": "active"}]},
+        {"field": "strange key!", "value": 1},
+    ],
+)
+def test_what_qdrant_cannot_do_is_kept_whole(raw):
+    split = pushed(raw)
+    assert split.qdrant is None
+    assert split.residual == parse_filter(raw)
+
+
+def test_an_integer_index_is_not_trusted_with_numbers():
+    raw = {"field": "n", "operator": "gt", "value": 2}
+    assert pushed(raw, {"n": "integer"}).qdrant is None
+    assert pushed(raw, {"n": "float"}).qdrant is not None
+
+
+def test_equality_without_case_is_exact_when_all_spellings_are_known():
+    split = pushed({"k": "active"}, {"k": "keyword"}, lambda *_: ["Active", "ACTIVE"])
+    assert split.residual is None
+    assert "ACTIVE" in split.qdrant.model_dump_json()
+
+    assert pushed({"k": "active"}, {"k": "keyword"}, lambda *_: None).qdrant is None
+    assert pushed({"k": "active"}, {}, lambda *_: ["active"]).qdrant is None
+
+
+def test_no_spelling_at_all_selects_nothing(client):
+    client.upsert("docs", [models.PointStruct(id=1, vector=[1, 2], payload={"k": "x"})])
+    split = pushed({"k": "none"}, {"k": "keyword"}, lambda *_: [])
+    assert selected(client, split) == set()
+
+
+def test_an_empty_filter_sends_nothing():
+    split = pushed({})
+    assert split.qdrant is None
+    assert split.residual is None
