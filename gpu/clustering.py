@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from gpu.params import NOISE
+from gpu.backend import Backend, Device, choose_backend
+from gpu.errors import (
+    DeviceMemoryError,
+    HostMemoryError,
+    InvalidParametersError,
+    UnsupportedOnDeviceError,
+    Violation,
+)
+from gpu.memory import estimate, fitting_points, free_bytes
+from gpu.params import BUILT_METHODS, NOISE, HdbscanParams, KMeansParams, Params
+from gpu.vectors import is_angular, require_matrix, unit_rows
 
 Array = Any
 """A NumPy array (host) or a CuPy array (device); type checkers know only the first."""
@@ -39,6 +51,8 @@ class Clustering:
         What the caller should know, in plain words: fallbacks, odd input.
     details : dict
         Figures of the method's own, such as ``inertia`` and ``n_iter``.
+    device_reason : str
+        Why it ran there, in plain words.
     """
 
     labels: Array
@@ -48,6 +62,7 @@ class Clustering:
     device: str
     notes: list[str] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
+    device_reason: str = ""
 
 
 def renumber_by_size(labels: Array) -> tuple[Array, Array]:
@@ -76,3 +91,136 @@ def renumber_by_size(labels: Array) -> tuple[Array, Array]:
     new_of_old[by_size] = np.arange(len(old), dtype=np.int32)
     renumbered[grouped] = new_of_old[np.searchsorted(old, labels[grouped])]
     return renumbered, order
+
+
+def fit(
+    vectors: Array,
+    *,
+    method: str,
+    params: Params,
+    metric: str,
+    device: Device = "auto",
+    progress: Progress | None = None,
+) -> Clustering:
+    """Cluster vectors by a method, on the GPU where one can and on the CPU otherwise.
+
+    Parameters
+    ----------
+    vectors : array of shape (n_points, n_dims), float32
+        Usable rows (see `gpu.vectors.usable_rows`); NumPy or CuPy. Not modified.
+    method : str
+        One of `gpu.params.BUILT_METHODS`.
+    params : HdbscanParams or KMeansParams
+        The method's own, from `gpu.params.parse_params`.
+    metric : str
+        cosine and dot cluster the unit rows; manhattan is refused, no built method has it.
+    device : {"auto", "gpu", "cpu"}
+        With auto, what the GPU lacks or has no memory for runs on the CPU, and a note says so.
+    progress : callable or None
+        Told the share that is done, 0 to 1, from the calling thread or a worker of it.
+
+    Returns
+    -------
+    Clustering
+        `effective_params` are in the caller's metric.
+
+    Raises
+    ------
+    InvalidParametersError
+        For an unknown method or metric.
+    InvalidVectorsError
+        If the array is not a float32 matrix, or a row is unusable; names the first.
+    TooFewPointsError
+        If the parameters need more points.
+    HostMemoryError
+        If the fit would not fit into memory; says how many points would.
+    DeviceUnavailableError, DeviceMemoryError, UnsupportedOnDeviceError
+        Only with device "gpu".
+    """
+    _require_known(method, params, metric)
+    require_matrix(vectors)
+    angular = is_angular(metric)
+    points = unit_rows(vectors) if angular else vectors
+    used = _as_euclidean(params) if angular else params
+
+    def attempt(backend: Backend) -> Clustering:
+        require_memory(method, points.shape, params, backend)
+        return _run(points, used, backend, progress)
+
+    result = with_fallback(attempt, choose_backend(device), device)
+    notes = list(result.notes)
+    if metric == "dot":
+        notes.insert(0, "dot product: the vectors were scaled to length 1, as for cosine")
+    effective = dict(result.effective_params)
+    if isinstance(params, HdbscanParams):
+        effective["cluster_selection_epsilon"] = params.cluster_selection_epsilon
+    return replace(result, notes=notes, effective_params=effective)
+
+
+def with_fallback(
+    attempt: Callable[[Backend], Clustering], backend: Backend, device: Device
+) -> Clustering:
+    """Run on a back end; with device "auto", run on the CPU what the GPU could not."""
+    try:
+        return replace(attempt(backend), device_reason=backend.reason)
+    except (UnsupportedOnDeviceError, DeviceMemoryError) as error:
+        if device != "auto" or backend.device != "gpu":
+            raise
+        reason = f"the GPU could not: {error}"
+    result = attempt(Backend("cpu", reason))
+    return replace(result, notes=[f"ran on the CPU, {reason}", *result.notes], device_reason=reason)
+
+
+def require_memory(method: str, shape: tuple[int, int], params: Params, backend: Backend) -> None:
+    """Refuse a fit that would not fit into the memory that is free now.
+
+    Raises
+    ------
+    HostMemoryError, DeviceMemoryError
+    """
+    n_points, n_dims = shape
+    needed, free = (
+        estimate(method, n_points, n_dims, params, backend.device),
+        free_bytes(backend.device),
+    )
+    if needed <= free:
+        return
+    if backend.device == "gpu":
+        raise DeviceMemoryError(needed_bytes=needed, free_bytes=free)
+    fits = fitting_points(method, n_dims, params, backend.device, free)
+    raise HostMemoryError(needed_bytes=needed, free_bytes=free, fits_points=fits)
+
+
+def _require_known(method: str, params: Params, metric: str) -> None:
+    violations = []
+    if method not in BUILT_METHODS:
+        allowed = f"must be one of {', '.join(BUILT_METHODS)}"
+        violations.append(Violation("clustering_method", json.dumps(method), allowed))
+    if metric not in ("cosine", "euclidean", "dot"):
+        allowed = f"{method} takes vectors with cosine, euclidean or dot distance"
+        violations.append(Violation("metric", json.dumps(metric), allowed))
+    if violations:
+        raise InvalidParametersError(violations)
+    expected = HdbscanParams if method == "hdbscan" else KMeansParams
+    if not isinstance(params, expected):
+        raise TypeError(f"{method} takes {expected.__name__}, got {type(params).__name__}")
+
+
+def _as_euclidean(params: Params) -> Params:
+    """Turn a cosine epsilon into the Euclidean one of unit rows, ``sqrt(2 * epsilon)``."""
+    if not isinstance(params, HdbscanParams):
+        return params
+    return replace(
+        params, cluster_selection_epsilon=math.sqrt(2 * params.cluster_selection_epsilon)
+    )
+
+
+def _run(points: Array, params: Params, backend: Backend, progress: Progress | None) -> Clustering:
+    # Imported here: the methods import this module for what they give back.
+    if isinstance(params, HdbscanParams):
+        from gpu.hdbscan import hdbscan
+
+        return hdbscan(points, params, backend=backend, progress=progress)
+    from gpu.kmeans import kmeans
+
+    return kmeans(points, params, backend=backend, progress=progress)

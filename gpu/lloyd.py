@@ -108,6 +108,24 @@ def lloyd(
     return Partition(search.labels, centroids, n_iter, shift <= tolerance)
 
 
+def nearest(points: Array, centroids: Array, each: Each) -> NDArray[np.int32]:
+    """Give the number of each point's nearest centroid, the lower one at a tie.
+
+    Parameters
+    ----------
+    points : array of shape (n_points, n_dims), float32
+    centroids : array of shape (n_centroids, n_dims), float32
+        At least one.
+
+    Returns
+    -------
+    array of shape (n_points,), int32
+    """
+    search = _Search(points, len(centroids), each)
+    search.follow(centroids, None)
+    return search.labels
+
+
 class _Search:
     """The nearest centroid of each point, kept up to date as centroids move."""
 

@@ -1,0 +1,93 @@
+"""Clustering a sample, and giving the rest to the groups found.
+
+A run on a sample is: `sample_rows`, a fit on those rows, `gpu.summary.summarize` of them, and
+`assign_rest` of all other rows to the centroids.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu.errors import InvalidParametersError, InvalidVectorsError, Violation
+from gpu.groups import squared_distances
+from gpu.lloyd import nearest
+from gpu.parallel import worker_threads
+from gpu.params import NOISE
+from gpu.vectors import is_angular, on_host, unit_rows
+
+Array = Any
+
+CHUNK_ROWS = 1 << 16
+
+
+def sample_rows(n_points: int, sample_size: int, seed: int) -> NDArray[np.int64]:
+    """Draw rows uniformly without repetition.
+
+    Parameters
+    ----------
+    n_points : int
+    sample_size : int
+        All rows are taken when it is `n_points` or more.
+    seed : int
+
+    Returns
+    -------
+    array of shape (min(n_points, sample_size),), int64
+        Ascending.
+    """
+    if sample_size < 1:
+        raise InvalidParametersError(
+            [Violation("sample_size", str(sample_size), "must be an integer of at least 1")]
+        )
+    if sample_size >= n_points:
+        return np.arange(n_points)
+    rng = np.random.default_rng(seed)
+    return np.sort(rng.choice(n_points, sample_size, replace=False))
+
+
+def assign_rest(
+    vectors: Array, centroids: Array, radii: Array | None, metric: str
+) -> NDArray[np.int32]:
+    """Give each row to the group of its nearest centroid.
+
+    Parameters
+    ----------
+    vectors : array of shape (n_points, n_dims), float32
+        Usable rows; NumPy or CuPy.
+    centroids : array of shape (n_groups, n_dims), float32
+    radii : array of shape (n_groups,), float32, or None
+        For methods with noise: a row farther from its nearest centroid than that group's radius,
+        in the metric, is noise. None: every row is assigned.
+    metric : str
+
+    Returns
+    -------
+    array of shape (n_points,), int32
+        Group numbers, or `NOISE`.
+    """
+    points = on_host(vectors)
+    if points.ndim != 2 or centroids.ndim != 2 or points.shape[1] != centroids.shape[1]:
+        raise InvalidVectorsError(
+            f"vectors of shape {points.shape} do not fit centroids of shape {centroids.shape}"
+        )
+    if not len(centroids) or not len(points):
+        return np.full(len(points), NOISE, dtype=np.int32)
+    angular = is_angular(metric)
+    points = unit_rows(points) if angular else points
+    targets = unit_rows(centroids) if angular else centroids
+    labels = np.empty(len(points), dtype=np.int32)
+    # Differences to a common origin near the data: float32 scores lose digits far from it.
+    origin = np.zeros_like(targets[0]) if angular else targets.mean(axis=0)
+    with worker_threads() as each:
+        for start in range(0, len(points), CHUNK_ROWS):
+            rows = slice(start, start + CHUNK_ROWS)
+            block = points[rows] if angular else points[rows] - origin
+            labels[rows] = nearest(block, targets - origin, each)
+        if radii is not None:
+            squares = squared_distances(points, targets, labels, each)
+            distances = squares / 2 if angular else np.sqrt(squares)
+            labels[distances > np.asarray(radii)[labels]] = NOISE
+    return labels
