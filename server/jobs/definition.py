@@ -77,6 +77,7 @@ class LLMLabeling(RequestModel):
     max_samples_per_cluster: int = Field(default=10, ge=1, le=100)
     sample_text_max_length: int = Field(default=200, ge=1, le=10_000)
     cache_ttl_seconds: int = Field(default=604_800, ge=0)
+    parameters: dict[str, Any] = Field(default_factory=dict)
 
 
 class FieldMapping(RequestModel):
@@ -252,7 +253,7 @@ def _faults_of_names(body: Mapping[str, Any]) -> Iterator[Violation]:
                 f"{_shorten(name)} is no collection id; letters, digits, '.', '_' and '-' are "
                 "allowed, the first a letter or digit, without '__'",
             )
-        if isinstance(name, str) and name in ids[:position]:
+        if isinstance(ids, list) and isinstance(name, str) and name in ids[:position]:
             yield Violation(f"collection_ids[{position}]", f"{_shorten(name)} is listed twice")
     yield from faults_of_cluster_name(body.get("cluster_name"))
     description = body.get("description")

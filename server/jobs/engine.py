@@ -77,7 +77,11 @@ class EngineSettings:
 class _ShortGraceNanny(Nanny):  # type: ignore[misc]
     """A nanny that kills after `KILL_GRACE_S` instead of four seconds."""
 
-    async def kill(self, timeout: float = 5, reason: str = "nanny-kill") -> None:
+    async def kill(  # The parameters are Nanny's own.
+        self,
+        timeout: float = 5,  # noqa: ASYNC109
+        reason: str = "nanny-kill",
+    ) -> None:
         await super().kill(timeout=min(timeout, KILL_GRACE_S), reason=reason)
 
 

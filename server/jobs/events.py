@@ -118,6 +118,7 @@ def final_event(run: RunRecord) -> EventRecord:
         stage=run.stage,
         message=_last_words(run),
         device=run.result.device if run.result else None,
+        device_reason=run.result.device_reason if run.result else None,
         occurred_at=run.finished_at or utc_now(),
         warnings=run.warnings,
         error=run.error,

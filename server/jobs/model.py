@@ -132,6 +132,11 @@ class RunRecord(Record):
         """Whether no later state can follow."""
         return self.status in FINAL_STATUSES
 
+    @property
+    def is_skipped(self) -> bool:
+        """Whether the filter left too few documents, so that nothing was clustered."""
+        return self.result is not None and self.result.skipped_reason is not None
+
 
 class ClusterRecord(Record):
     """A clustering job: its definition and its runs, oldest first."""
@@ -157,8 +162,8 @@ class ClusterRecord(Record):
 
     @property
     def newest_success(self) -> RunRecord | None:
-        """The newest completed run: counts and outputs are its own."""
-        completed = [run for run in self.runs if run.status == "completed"]
+        """The newest completed run that found something: counts and outputs are its own."""
+        completed = [run for run in self.runs if run.status == "completed" and not run.is_skipped]
         return completed[-1] if completed else None
 
     @property
@@ -186,7 +191,7 @@ def run_status_word(run: RunRecord) -> ClusterStatus:
         return "FAILED"
     if run.status == "canceled":
         return "CANCELED"
-    if run.result is not None and run.result.skipped_reason is not None:
+    if run.is_skipped:
         return "SKIPPED"
     has_errors = run.result is not None and run.result.labeling_errors
     return "COMPLETED_WITH_ERRORS" if has_errors else "COMPLETED"
@@ -207,6 +212,7 @@ class EventRecord(Record):
     total: int | None = None
     message: str = ""
     device: str | None = None
+    device_reason: str | None = None
     occurred_at: datetime
     warnings: list[str] = Field(default_factory=list)
     error: RunError | None = None

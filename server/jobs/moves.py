@@ -192,7 +192,7 @@ def _touch(cluster: ClusterRecord, now: datetime, *, runs: list[RunRecord]) -> C
 def _trimmed(runs: list[RunRecord]) -> list[RunRecord]:
     """Keep the newest runs, and the newest successful one whatever its age."""
     kept = runs[-MAX_RUNS_KEPT:]
-    successes = [run for run in runs if run.status == "completed"]
+    successes = [run for run in runs if run.status == "completed" and not run.is_skipped]
     if successes and successes[-1] not in kept:
         kept = [successes[-1], *kept[1:]]
     return kept

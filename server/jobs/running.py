@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import uuid4
@@ -25,7 +25,7 @@ from server.jobs.events import EventLog, final_event
 from server.jobs.ledger import utc_now
 from server.jobs.model import ClusterRecord, EventRecord, RunError, RunRecord
 from server.jobs.moves import LeaseLostError
-from server.jobs.pipeline import Prepared, Progress, RunSpec
+from server.jobs.spec import Prepared, Progress, RunSpec
 from server.stores.base import JobStore
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Workplace:
     store: JobStore
     events: EventLog
     engine: Engine
-    make_spec: Callable[[ClusterRecord, RunRecord], RunSpec]
+    make_spec: Callable[[ClusterRecord, RunRecord], Awaitable[RunSpec]]
     lease_s: float
 
 
@@ -103,7 +103,7 @@ class RunningRun:
             self._at.events.ring(self.run_id)
 
     async def _work(self) -> None:
-        spec = self._at.make_spec(self._cluster, self._run)
+        spec = await self._at.make_spec(self._cluster, self._run)
         if self._run.committed_at is None:
             if self._run.attempts > moves.MAX_ATTEMPTS:
                 raise GivenUpError(
@@ -120,14 +120,19 @@ class RunningRun:
                     prepared.result, prepared.warnings, utc_now(),
                 )
             )  # fmt: skip
-            spec = self._at.make_spec(self._cluster, self._run)
+            spec = await self._at.make_spec(self._cluster, self._run)
         more_warnings = await self._in_worker(pipeline.publish, spec)
         await self._finish("completed", extra_warnings=more_warnings)
 
     async def _in_worker(self, function: Any, spec: RunSpec) -> Any:
         if self._stop_reason is not None:
             raise StoppedError(self._stop_reason)
-        return await self._at.engine.run(self.run_id, function, spec, self._reports.put_nowait)
+        return await self._at.engine.run(
+            self.run_id,
+            function,
+            spec,
+            lambda message: self._reports.put_nowait(Progress.from_message(message)),
+        )
 
     def _stop(self, reason: Literal["canceled", "handed back", "lease lost"]) -> None:
         if self._stop_reason is None:
@@ -172,7 +177,7 @@ class RunningRun:
         await self._finish("failed", error=error)
 
     async def _discard(self) -> None:
-        spec = self._at.make_spec(self._cluster, self._run)
+        spec = await self._at.make_spec(self._cluster, self._run)
         await self._at.engine.run(self.run_id, pipeline.discard, spec, lambda report: None)
 
     async def _finish(
@@ -259,6 +264,7 @@ class RunningRun:
                 total=report.total,
                 message=report.message,
                 device=report.device,
+                device_reason=report.device_reason,
                 occurred_at=report.occurred_at or utc_now(),
                 warnings=list(report.warnings),
             )

@@ -10,6 +10,7 @@ from clusters.v1 import list_pb2 as _list_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -127,6 +128,7 @@ class Member(_message.Message):
     X_FIELD_NUMBER: _builtins.int
     Y_FIELD_NUMBER: _builtins.int
     Z_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
     rank: _builtins.int
     """Place in the group, counted from 1, nearest to the centroid first."""
     cluster_id: _builtins.str
@@ -147,6 +149,12 @@ class Member(_message.Message):
     """See x."""
     z: _builtins.float
     """See x. Only on a map in three dimensions."""
+    @_builtins.property
+    def payload(self) -> _struct_pb2.Struct:
+        """The document's payload as it is now. Absent unless include_payload asked for it, and
+        where the document is gone.
+        """
+
     def __init__(
         self,
         *,
@@ -160,10 +168,11 @@ class Member(_message.Message):
         x: _builtins.float | None = ...,
         y: _builtins.float | None = ...,
         z: _builtins.float | None = ...,
+        payload: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_distance_to_centroid", b"_distance_to_centroid", "_x", b"_x", "_y", b"_y", "_z", b"_z", "confidence", b"confidence", "distance_to_centroid", b"distance_to_centroid", "x", b"x", "y", b"y", "z", b"z"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_distance_to_centroid", b"_distance_to_centroid", "_x", b"_x", "_y", b"_y", "_z", b"_z", "confidence", b"confidence", "distance_to_centroid", b"distance_to_centroid", "payload", b"payload", "x", b"x", "y", b"y", "z", b"z"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_distance_to_centroid", b"_distance_to_centroid", "_x", b"_x", "_y", b"_y", "_z", b"_z", "cluster_id", b"cluster_id", "cluster_label", b"cluster_label", "confidence", b"confidence", "distance_to_centroid", b"distance_to_centroid", "rank", b"rank", "source_collection_id", b"source_collection_id", "source_document_id", b"source_document_id", "x", b"x", "y", b"y", "z", b"z"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_distance_to_centroid", b"_distance_to_centroid", "_x", b"_x", "_y", b"_y", "_z", b"_z", "cluster_id", b"cluster_id", "cluster_label", b"cluster_label", "confidence", b"confidence", "distance_to_centroid", b"distance_to_centroid", "payload", b"payload", "rank", b"rank", "source_collection_id", b"source_collection_id", "source_document_id", b"source_document_id", "x", b"x", "y", b"y", "z", b"z"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__confidence: _TypeAlias = _typing.Literal["confidence"]  # noqa: Y015
     _WhichOneofArgType__confidence: _TypeAlias = _typing.Literal["_confidence", b"_confidence"]  # noqa: Y015
@@ -323,6 +332,7 @@ class ListMembersRequest(_message.Message):
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
     GROUP_ID_FIELD_NUMBER: _builtins.int
     RUN_ID_FIELD_NUMBER: _builtins.int
+    INCLUDE_PAYLOAD_FIELD_NUMBER: _builtins.int
     limit: _builtins.int
     """Most members to send. Absent and without page_size: all of them."""
     page_size: _builtins.int
@@ -345,6 +355,8 @@ class ListMembersRequest(_message.Message):
     """The group, such as cl_0, or cl_noise."""
     run_id: _builtins.str
     """The run. Absent: the newest successful one."""
+    include_payload: _builtins.bool
+    """Also send each document's payload, read from its collection."""
     def __init__(
         self,
         *,
@@ -358,10 +370,11 @@ class ListMembersRequest(_message.Message):
         cluster_id: _builtins.str = ...,
         group_id: _builtins.str = ...,
         run_id: _builtins.str | None = ...,
+        include_payload: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cursor", b"_cursor", "_include_total", b"_include_total", "_limit", b"_limit", "_page", b"_page", "_page_size", b"_page_size", "_run_id", b"_run_id", "_search", b"_search", "cursor", b"cursor", "include_total", b"include_total", "limit", b"limit", "page", b"page", "page_size", b"page_size", "run_id", b"run_id", "search", b"search"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cursor", b"_cursor", "_include_total", b"_include_total", "_limit", b"_limit", "_page", b"_page", "_page_size", b"_page_size", "_run_id", b"_run_id", "_search", b"_search", "cluster_id", b"cluster_id", "cursor", b"cursor", "group_id", b"group_id", "include_total", b"include_total", "limit", b"limit", "offset", b"offset", "page", b"page", "page_size", b"page_size", "run_id", b"run_id", "search", b"search"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cursor", b"_cursor", "_include_total", b"_include_total", "_limit", b"_limit", "_page", b"_page", "_page_size", b"_page_size", "_run_id", b"_run_id", "_search", b"_search", "cluster_id", b"cluster_id", "cursor", b"cursor", "group_id", b"group_id", "include_payload", b"include_payload", "include_total", b"include_total", "limit", b"limit", "offset", b"offset", "page", b"page", "page_size", b"page_size", "run_id", b"run_id", "search", b"search"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cursor: _TypeAlias = _typing.Literal["cursor"]  # noqa: Y015
     _WhichOneofArgType__cursor: _TypeAlias = _typing.Literal["_cursor", b"_cursor"]  # noqa: Y015

@@ -1,0 +1,181 @@
+"""Puts the parts together: stores, Qdrant, workers, queue, calls. One server process.
+
+api ──▶ Clusters ──▶ store ◀── RunQueue ──▶ RunningRun ──▶ Engine ──▶ pipeline (worker)
+            └── EventLog ◀───────────────────────┘
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import Self
+
+from qdrant_client import AsyncQdrantClient
+
+from server.config import Settings
+from server.errors import NotFoundError
+from server.jobs.clusters import Clusters, Limits
+from server.jobs.engine import Engine, EngineSettings
+from server.jobs.events import EventLog
+from server.jobs.findings import Findings
+from server.jobs.model import ClusterRecord, NamespaceRecord, OutputCollection, RunRecord
+from server.jobs.queue import QueueSettings, RunQueue
+from server.jobs.removal import Removal
+from server.jobs.running import RunningRun, Workplace
+from server.jobs.spec import RunSpec
+from server.qdrant.client import QdrantAddress, connect_async
+from server.qdrant.embedded.process import start_embedded
+from server.results.outputs import plan_output
+from server.stores.base import JobStore
+from server.stores.mongo import MongoStore
+from server.stores.sqlite import SqliteStore
+from server.tenancy import Tenancy, qdrant_name
+
+
+def make_store(settings: Settings) -> JobStore:
+    """Give the job store that the settings name, not yet open."""
+    if settings.mongodb_uri is not None:
+        return MongoStore(settings.mongodb_uri.get_secret_value(), settings.mongodb_database)
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    return SqliteStore(settings.database_path)
+
+
+class App:
+    """A running service without its gRPC face; `api/server.py` puts that in front.
+
+    Use as ``async with App(settings) as app``. Parts start in the order of their needs and
+    stop in reverse.
+    """
+
+    store: JobStore
+    tenancy: Tenancy
+    clusters: Clusters
+    findings: Findings
+    removal: Removal
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Start everything, or stop what was started and raise what failed."""
+        async with AsyncExitStack() as stack:
+            await self._start(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        """Hand running runs back and stop everything."""
+        await self._stack.aclose()
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        settings = self._settings
+        self.store = make_store(settings)
+        await self.store.open()
+        stack.push_async_callback(self.store.close)
+        self.tenancy = Tenancy(self.store, dev=settings.dev, template=settings.collection_template)
+        self._qdrant_address = await self._qdrant(stack)
+        client = connect_async(self._qdrant_address)
+        stack.push_async_callback(client.close)
+
+        engine = Engine(
+            EngineSettings(
+                workers=settings.workers, threads=settings.threads, address=settings.dask_address
+            )
+        )
+        stack.push_async_callback(engine.close)
+        await engine.start()
+
+        events = EventLog(self.store)
+        await self._start_queue(stack, engine, events)
+        self._serve_callers(client, events)
+
+    async def _qdrant(self, stack: AsyncExitStack) -> QdrantAddress:
+        settings = self._settings
+        if settings.qdrant_url is not None:
+            key = settings.qdrant_api_key
+            return QdrantAddress.from_url(
+                settings.qdrant_url, api_key=key.get_secret_value() if key else None
+            )
+        embedded = await asyncio.to_thread(start_embedded, settings.data_dir)
+        stack.push_async_callback(asyncio.to_thread, embedded.stop)
+        return embedded.address
+
+    async def _start_queue(self, stack: AsyncExitStack, engine: Engine, events: EventLog) -> None:
+        settings = self._settings
+        workplace = Workplace(
+            store=self.store,
+            events=events,
+            engine=engine,
+            make_spec=self._make_spec,
+            lease_s=settings.lease_s,
+        )
+        self._queue = RunQueue(
+            self.store,
+            lambda cluster: RunningRun(workplace, cluster),
+            QueueSettings(owner=settings.owner, lease_s=settings.lease_s),
+            slots=engine.slots,
+        )
+        stack.push_async_callback(self._queue.close, settings.shutdown_grace_s)
+        self._queue.start()
+
+    def _serve_callers(self, client: AsyncQdrantClient, events: EventLog) -> None:
+        settings = self._settings
+        self.clusters = Clusters(
+            self.store,
+            events,
+            client,
+            wake=self._queue.wake,
+            interrupt=self._queue.interrupt,
+            limits=Limits(active_runs=settings.max_active_runs),
+        )
+        self.findings = Findings(self.clusters, settings.artifacts, client)
+        self.removal = Removal(
+            self.clusters, self.store, events, self._qdrant_address, settings.artifacts
+        )
+
+    async def _make_spec(self, cluster: ClusterRecord, run: RunRecord) -> RunSpec:
+        """Say all that a worker needs for a run."""
+        namespace = await self.store.find_namespace(cluster.organization_id, cluster.namespace_id)
+        if namespace is None:
+            raise NotFoundError("namespace", cluster.namespace_id)
+        earlier = [past for past in cluster.runs if past.run_id != run.run_id]
+        successes = [past for past in earlier if past.status == "completed" and not past.is_skipped]
+        return RunSpec(
+            namespace_id=cluster.namespace_id,
+            cluster_id=cluster.cluster_id,
+            run_id=run.run_id,
+            definition=run.definition,
+            qdrant=self._qdrant_address,
+            qdrant_names=tuple(
+                qdrant_name(namespace, collection_id)
+                for collection_id in run.definition.collection_ids
+            ),
+            artifacts_url=self._settings.artifacts,
+            output=_output_of(cluster, run, namespace, successes),
+            device=self._settings.device,
+            keep_runs=self._settings.keep_runs,
+            previous_run_ids=tuple(past.run_id for past in earlier),
+            earlier_successes=tuple(past.run_id for past in reversed(successes)),
+            result=run.result,
+        )
+
+
+def _output_of(
+    cluster: ClusterRecord, run: RunRecord, namespace: NamespaceRecord, successes: list[RunRecord]
+) -> OutputCollection | None:
+    """Name a run's output: as the first successful run did, also after a rename."""
+    if run.definition.enrich_source_collection:
+        return None
+    planned = plan_output(
+        cluster.cluster_name,
+        cluster.cluster_id,
+        run.run_id,
+        cluster.namespace_id,
+        namespace.collection_template,
+    )
+    for past in reversed(successes):
+        for output in past.result.outputs if past.result else ():
+            generation = f"{output.name}.{run.run_id}"
+            return output.model_copy(update={"generation": generation})
+    return planned

@@ -1,0 +1,127 @@
+"""Every setting of the service, and the only place that reads the environment.
+
+A setting ``data_dir`` is the variable ``SHOAL_DATA_DIR``. Flags of `shoal serve` win over
+variables. Bad values end the process with every fault listed.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from server.errors import InvalidRequestError, Violation
+
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
+
+
+class Settings(BaseSettings):
+    """The service's settings, each with its unit and its default."""
+
+    model_config = SettingsConfigDict(env_prefix="SHOAL_", extra="ignore", frozen=True)
+
+    listen: str = Field(
+        "127.0.0.1:50051",
+        description="host:port the gRPC server binds; port 0 takes a free one",
+    )
+    dev: bool = Field(
+        False,
+        description="take any or no key; namespace 'default'; binds loopback only",
+    )
+    data_dir: Path = Field(
+        Path.home() / ".local" / "share" / "shoal",
+        description="folder of the embedded stores and the artifacts",
+    )
+    mongodb_uri: SecretStr | None = Field(
+        None, description="job metadata in this MongoDB; unset: SQLite in data_dir"
+    )
+    mongodb_database: str = Field("shoal", description="database name in MongoDB")
+    qdrant_url: str | None = Field(
+        None, description="Qdrant's gRPC address; unset: the embedded one in data_dir"
+    )
+    qdrant_api_key: SecretStr | None = Field(None, description="Qdrant's API key")
+    collection_template: str | None = Field(
+        None,
+        description="Qdrant name of a collection, from {namespace_id} and {collection_id}; "
+        "unset: {collection_id} for the first namespace, {namespace_id}__{collection_id} for "
+        "later ones",
+    )
+    artifacts_url: str | None = Field(
+        None, description="fsspec URL or folder of the artifacts; unset: data_dir/artifacts"
+    )
+    keep_runs: int = Field(3, ge=1, le=50, description="runs of a cluster whose artifacts stay")
+    device: Literal["auto", "gpu", "cpu"] = Field("auto", description="where runs compute")
+    workers: int = Field(1, ge=1, le=64, description="worker processes, and so runs at once")
+    threads: int = Field(
+        os.cpu_count() or 1, ge=1, description="threads of numeric libraries in each worker"
+    )
+    dask_address: str | None = Field(
+        None, description="scheduler of a Dask cluster to use instead of own workers"
+    )
+    lease_s: float = Field(30.0, gt=0, description="seconds until a silent server's run is taken")
+    max_active_runs: int = Field(
+        100, ge=1, description="runs a namespace may have pending or processing at once"
+    )
+    shutdown_grace_s: float = Field(
+        10.0, ge=0, description="seconds that runs and calls get to end on SIGTERM"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="least severity that is logged"
+    )
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        host, _, port = self.listen.rpartition(":")
+        if not host or not port.isdigit() or int(port) > 65535:
+            raise ValueError(f"listen: {self.listen!r} is not host:port with a port up to 65535")
+        if self.dev and host not in LOOPBACK_HOSTS:
+            raise ValueError(
+                f"listen: dev takes any key, so it binds loopback only, not {host!r}; "
+                "use 127.0.0.1, or serve without --dev and make keys"
+            )
+        template = self.collection_template
+        if template is not None and "{collection_id}" not in template:
+            raise ValueError(f"collection_template: {template!r} lacks {{collection_id}}")
+        return self
+
+    @property
+    def database_path(self) -> Path:
+        """The embedded job store's file."""
+        return self.data_dir / "jobs.sqlite"
+
+    @property
+    def artifacts(self) -> str:
+        """Where artifacts go, as an fsspec URL or an absolute path."""
+        return self.artifacts_url or str((self.data_dir / "artifacts").absolute())
+
+    @property
+    def owner(self) -> str:
+        """This process's name in leases."""
+        return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def load_settings(**flags: object) -> Settings:
+    """Read the settings; `flags` that are not None win over the environment.
+
+    Raises
+    ------
+    InvalidRequestError
+        With one violation for each bad value.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]  # pydantic checks them.
+    except ValidationError as error:
+        raise InvalidRequestError(
+            [
+                Violation(
+                    "SHOAL_" + str(fault["loc"][0]).upper() if fault["loc"] else "settings",
+                    str(fault["msg"]).removeprefix("Value error, "),
+                )
+                for fault in error.errors(include_url=False)
+            ]
+        ) from error

@@ -1,0 +1,154 @@
+"""What a worker is handed to do a run, what it tells meanwhile, and what it gives back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from server.jobs.definition import ClusterDefinition
+from server.jobs.model import OutputCollection, RunResult, Stage
+from server.qdrant.client import QdrantAddress
+
+REPORT_EVERY_S = 0.25
+"""Progress inside a stage is told at most this often; its start and end always."""
+
+Device = Literal["auto", "gpu", "cpu"]
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """Everything that a run needs besides its data; travels to the worker.
+
+    Attributes
+    ----------
+    qdrant_names : tuple of str
+        The inputs' names in Qdrant, in the order of the definition's collection_ids.
+    output : OutputCollection or None
+        Where groups and members go; None when the sources are enriched.
+    previous_run_ids : tuple of str
+        Earlier runs of the cluster; fields they wrote into documents may be taken away.
+    earlier_successes : tuple of str
+        Earlier runs that found groups, newest first: their artifacts are kept or retired, and
+        the newest one's members are compared with the new ones when sources are enriched.
+    result : RunResult or None
+        What was committed; set once the run only needs to be published.
+    """
+
+    namespace_id: str
+    cluster_id: str
+    run_id: str
+    definition: ClusterDefinition
+    qdrant: QdrantAddress
+    qdrant_names: tuple[str, ...]
+    artifacts_url: str
+    output: OutputCollection | None
+    device: Device = "auto"
+    keep_runs: int = 3
+    previous_run_ids: tuple[str, ...] = ()
+    earlier_successes: tuple[str, ...] = ()
+    result: RunResult | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run's results, whole and staged, ready to be committed."""
+
+    result: RunResult
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One thing a worker tells: where it is, how far, and what it has to say.
+
+    `share` is the done part of the stage, 0 to 1, or None while it cannot be known.
+    """
+
+    stage: Stage | None = None
+    share: float | None = None
+    processed: int | None = None
+    total: int | None = None
+    message: str = ""
+    device: str | None = None
+    device_reason: str | None = None
+    warnings: tuple[str, ...] = ()
+    occurred_at: datetime | None = None
+
+    def to_message(self) -> dict[str, Any]:
+        """Give the form that travels to the server: plain values only."""
+        message = asdict(self)
+        message["occurred_at"] = (self.occurred_at or datetime.now(UTC)).timestamp()
+        return message
+
+    @classmethod
+    def from_message(cls, message: dict[str, Any]) -> Progress:
+        """Read what `to_message` gave."""
+        told = datetime.fromtimestamp(round(message["occurred_at"], 3), UTC)
+        return cls(**{**message, "warnings": tuple(message["warnings"]), "occurred_at": told})
+
+
+Report = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class StageClock:
+    """Walks a run through its stages: tells where it is, and measures each."""
+
+    report: Report
+    timings_s: dict[str, float] = field(default_factory=dict)
+    _told_at: float = 0.0
+
+    @contextmanager
+    def stage(self, stage: Stage, message: str = "") -> Iterator[StageTeller]:
+        """Tell the stage's start and end, and add its seconds to the timings."""
+        teller = StageTeller(self, stage)
+        self.tell(Progress(stage=stage, share=0.0, message=message))
+        started = time.perf_counter()
+        yield teller
+        elapsed = time.perf_counter() - started
+        self.timings_s[stage] = self.timings_s.get(stage, 0.0) + elapsed
+        self.tell(
+            Progress(
+                stage=stage, share=1.0, processed=teller.processed, total=teller.total,
+                message=teller.message, device=teller.device, device_reason=teller.device_reason,
+            )
+        )  # fmt: skip
+
+    def tell(self, progress: Progress) -> None:
+        """Send one report at once."""
+        self._told_at = time.monotonic()
+        self.report(progress.to_message())
+
+    def tell_sometimes(self, progress: Progress) -> None:
+        """Send one report unless the last one was a moment ago."""
+        if time.monotonic() - self._told_at >= REPORT_EVERY_S:
+            self.tell(progress)
+
+
+@dataclass
+class StageTeller:
+    """What a stage reports while it runs, and the words of its end."""
+
+    clock: StageClock
+    name: Stage
+    processed: int | None = None
+    total: int | None = None
+    message: str = ""
+    device: str | None = None
+    device_reason: str | None = None
+
+    def share(self, share: float) -> None:
+        """Report the done part of the stage, 0 to 1."""
+        self.clock.tell_sometimes(Progress(stage=self.name, share=min(max(share, 0.0), 1.0)))
+
+    def count(self, processed: int, total: int | None = None) -> None:
+        """Report how many of how many documents are through."""
+        self.processed, self.total = processed, total
+        share = min(processed / total, 1.0) if total else None
+        self.clock.tell_sometimes(
+            Progress(stage=self.name, share=share, processed=processed, total=total)
+        )
