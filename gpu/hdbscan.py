@@ -104,8 +104,12 @@ def hdbscan(
     elif backend.device == "gpu":
         labels, strength = _fit_on_gpu(vectors, params)
     else:
-        tree, details["spanning_tree"] = _spanning_tree(
-            on_host(vectors), params, tell, n_threads, matrix_budget_bytes
+        tree, details["spanning_tree"] = spanning_tree(
+            on_host(vectors),
+            params,
+            progress=lambda share: tell(_TREE_SHARE * share),
+            n_threads=n_threads,
+            matrix_budget_bytes=matrix_budget_bytes,
         )
         labels, strength = select_groups(tree, params)
     numbered, order = renumber_by_size(labels)
@@ -119,6 +123,39 @@ def hdbscan(
         notes=_notes(n_points, params, len(order)),
         details=details,
     )
+
+
+def spanning_tree(
+    vectors: NDArray[np.float32],
+    params: HdbscanParams,
+    *,
+    progress: Progress | None = None,
+    n_threads: int | None = None,
+    matrix_budget_bytes: int | None = None,
+) -> tuple[SpanningTree, str]:
+    """Build the spanning tree of mutual reachability on the CPU; arguments as in `hdbscan`.
+
+    Returns
+    -------
+    tree : SpanningTree
+    way : {"dense", "blocks"}
+        How it was found.
+    """
+    params = params.resolved(len(vectors))
+    assert params.min_samples is not None  # Resolved.
+    if matrix_budget_bytes is None:
+        matrix_budget_bytes = int(_MATRIX_SHARE * free_bytes("cpu"))
+    is_dense = matrix_bytes(len(vectors)) <= matrix_budget_bytes
+    build = dense_tree if is_dense else boruvka_tree
+    with worker_threads(n_threads) as each:
+        tree = build(
+            SquaredDistances(vectors),
+            min_samples=params.min_samples,
+            alpha=params.alpha,
+            each=each,
+            progress=progress or _ignore,
+        )
+    return tree, "dense" if is_dense else "blocks"
 
 
 def _ignore(_share: float) -> None:
@@ -138,6 +175,13 @@ def _require_supported(params: HdbscanParams) -> None:
             parameter="min_samples",
             value=params.min_samples,
             why=f"cuML takes 1 to {MAX_MIN_SAMPLES_ON_GPU:,}",
+        )
+    if params.alpha != 1:
+        # cuVS's mutual reachability has `alpha * distance`, scikit-learn `distance / alpha`.
+        raise UnsupportedOnDeviceError(
+            parameter="alpha",
+            value=params.alpha,
+            why="cuML multiplies distances by it where scikit-learn divides",
         )
 
 
@@ -165,29 +209,6 @@ def _notes(n_points: int, params: HdbscanParams, n_groups: int) -> list[str]:
     return []
 
 
-def _spanning_tree(
-    vectors: NDArray[np.float32],
-    params: HdbscanParams,
-    tell: Progress,
-    n_threads: int | None,
-    matrix_budget_bytes: int | None,
-) -> tuple[SpanningTree, str]:
-    if matrix_budget_bytes is None:
-        matrix_budget_bytes = int(_MATRIX_SHARE * free_bytes("cpu"))
-    is_dense = matrix_bytes(len(vectors)) <= matrix_budget_bytes
-    build = dense_tree if is_dense else boruvka_tree
-    assert params.min_samples is not None  # Resolved.
-    with worker_threads(n_threads) as each:
-        tree = build(
-            SquaredDistances(vectors),
-            min_samples=params.min_samples,
-            alpha=params.alpha,
-            each=each,
-            progress=lambda share: tell(_TREE_SHARE * share),
-        )
-    return tree, "dense" if is_dense else "blocks"
-
-
 def _fit_on_gpu(vectors: Array, params: HdbscanParams) -> tuple[Array, Array]:
     import cupy
     from cuml.cluster import HDBSCAN
@@ -203,7 +224,6 @@ def _fit_on_gpu(vectors: Array, params: HdbscanParams) -> tuple[Array, Array]:
             min_samples=params.min_samples,
             cluster_selection_epsilon=params.cluster_selection_epsilon,
             max_cluster_size=params.max_cluster_size or 0,
-            alpha=params.alpha,
             cluster_selection_method=params.cluster_selection_method,
             allow_single_cluster=params.allow_single_cluster,
             metric="euclidean",

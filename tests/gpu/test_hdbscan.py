@@ -235,11 +235,19 @@ def test_what_is_no_float32_matrix_is_refused(vectors):
         hdbscan(vectors, HdbscanParams(), backend=CPU)
 
 
-def test_too_many_samples_for_cuml_are_refused_before_the_device_is_touched():
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"min_samples": 1024}, r"min_samples = 1024 .* 1 to 1,023"),
+        ({"min_cluster_size": 1050}, r"min_samples = 1050 .* 1 to 1,023"),
+        ({"alpha": 1.5}, r"alpha = 1.5 .* multiplies"),
+    ],
+)
+def test_what_cuml_does_otherwise_is_refused_before_the_device_is_touched(params, said):
     vectors = np.zeros((1100, 2), dtype=np.float32)
 
-    with pytest.raises(UnsupportedOnDeviceError, match=r"min_samples = 1024 .* 1 to 1,023"):
-        hdbscan(vectors, HdbscanParams(min_samples=1024), backend=GPU)
+    with pytest.raises(UnsupportedOnDeviceError, match=said):
+        hdbscan(vectors, HdbscanParams(**params), backend=GPU)
 
 
 @pytest.mark.parametrize("budget", [None, BLOCKS_ONLY], ids=["dense", "blocks"])

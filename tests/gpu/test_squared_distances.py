@@ -38,23 +38,22 @@ def all_distances(vectors):
     return source.scale * np.sqrt(source.block(everything, everything).astype(np.float64))
 
 
-@pytest.mark.parametrize(
-    "points",
-    [
-        cloud(),
-        cloud(n_points=40, n_dims=1),
-        cloud(n_points=40, n_dims=20_000),
-        cloud() + 1000,
-        cloud() * 1e-25,
-        cloud() * 1e25,
-        near_duplicates(1e-2),
-        near_duplicates(1e-4),
-        near_duplicates(1e-6),
-        near_duplicates(1e-4) + 100,
-        clumps(1e-2),
-    ],
-    ids="plain 1-d wide offset tiny huge near-2 near-4 near-6 near-offset clumps".split(),
-)
+CASES = {
+    "plain": cloud(),
+    "one dimension": cloud(n_points=40, n_dims=1),
+    "wide": cloud(n_points=40, n_dims=20_000),
+    "offset": cloud() + 1000,
+    "tiny": cloud() * 1e-25,
+    "huge": cloud() * 1e25,
+    "gap 1e-2": near_duplicates(1e-2),
+    "gap 1e-4": near_duplicates(1e-4),
+    "gap 1e-6": near_duplicates(1e-6),
+    "gap and offset": near_duplicates(1e-4) + 100,
+    "clumps": clumps(1e-2),
+}
+
+
+@pytest.mark.parametrize("points", CASES.values(), ids=CASES.keys())
 def test_every_distance_is_right_to_the_promised_share_of_itself(points):
     vectors = points.astype(np.float32)
     exact = cdist(vectors.astype(np.float64), vectors.astype(np.float64))
