@@ -125,3 +125,13 @@ def load_settings(**flags: object) -> Settings:
                 for fault in error.errors(include_url=False)
             ]
         ) from error
+
+
+class ClientSettings(BaseSettings):
+    """What the command line's client commands need; their flags win over these."""
+
+    model_config = SettingsConfigDict(env_prefix="SHOAL_", extra="ignore", frozen=True)
+
+    server: str = Field("127.0.0.1:50051", description="host:port of the server to call")
+    key: SecretStr | None = Field(None, description="API key, sk_…; not needed with --dev")
+    namespace: str | None = Field(None, description="namespace name or id")
