@@ -1,0 +1,1 @@
+"""What a run leaves behind: artifacts, output collections, and fields of the source."""

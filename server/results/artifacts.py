@@ -1,0 +1,394 @@
+"""The files of a run: export, members, centroids, and the manifest that makes them whole.
+
+``{base}/{namespace_id}/{cluster_id}/{run_id}/`` on any fsspec file system. The manifest is
+written last and at once, so its presence means that every file it names is complete; a
+folder without one is the leftover of a run that did not get that far.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from server.errors import NotFoundError
+from server.results.failures import ArtifactError
+from server.results.groups import NOISE_ID, Group
+from server.results.tables import (
+    groups_of,
+    groups_table,
+    read_rows,
+    read_slices,
+    write_members,
+)
+
+MANIFEST_SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+MEMBERS = "members.parquet"
+CENTROIDS = "centroids.parquet"
+EXPORT = "export"
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+_HASH_CHUNK_BYTES = 1 << 20
+_LIBRARIES = ("numpy", "pyarrow", "scikit-learn", "faiss-cpu", "qdrant-client", "cuml-cu13")
+
+
+class ArtifactFile(BaseModel):
+    """One file of a run: its path within the run's folder, its size and its SHA-256."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """What a run left behind and how it came to be."""
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: int = MANIFEST_SCHEMA_VERSION
+    namespace_id: str
+    cluster_id: str
+    run_id: str
+    created_at: datetime
+    counts: dict[str, int] = Field(default_factory=dict)
+    device: str = ""
+    timings_s: dict[str, float] = Field(default_factory=dict)
+    libraries: dict[str, str] = Field(default_factory=dict)
+    files: list[ArtifactFile] = Field(default_factory=list)
+    export_removed: bool = False
+
+
+def library_versions() -> dict[str, str]:
+    """Give the versions of the libraries that decide a result, those that are installed."""
+    versions = {}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+class RunFolder:
+    """The folder of one run.
+
+    Parameters
+    ----------
+    base_url : str
+        An fsspec URL or a local path, under which all runs lie.
+    namespace_id, cluster_id, run_id : str
+        As the store knows them. Anything but letters, digits, ``_`` and ``-`` is refused.
+    storage_options : mapping, optional
+        Handed to the fsspec file system.
+
+    Raises
+    ------
+    ArtifactError
+        If an id could lead out of the base folder.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        namespace_id: str,
+        cluster_id: str,
+        run_id: str,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.namespace_id = namespace_id
+        self.cluster_id = cluster_id
+        self.run_id = run_id
+        self.fs, base = fsspec.core.url_to_fs(base_url, **(storage_options or {}))
+        self.root = "/".join(
+            [base.rstrip("/"), checked_id(namespace_id), checked_id(cluster_id), checked_id(run_id)]
+        )
+        self._digests: dict[str, ArtifactFile] = {}
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the folder is on this machine's own file system."""
+        return isinstance(self.fs, LocalFileSystem)
+
+    @property
+    def url(self) -> str:
+        """Where the files are, for people and programs."""
+        return str(self.fs.unstrip_protocol(self.root))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the manifest is there, and so everything that it names."""
+        return bool(self.fs.exists(self._path(MANIFEST)))
+
+    def begin(self) -> None:
+        """Start anew: remove what an interrupted attempt of the same run left."""
+        self.delete()
+        self.fs.makedirs(self.root, exist_ok=True)
+
+    def delete(self) -> None:
+        """Remove all files of the run. The manifest goes first: half is never taken for whole."""
+        self._digests.clear()
+        if self.is_whole:
+            self.fs.rm_file(self._path(MANIFEST))
+        if self.fs.exists(self.root):
+            self.fs.rm(self.root, recursive=True)
+
+    @contextmanager
+    def export_dir(self) -> Iterator[Path]:
+        """Give a local folder to export into; its files are kept when the block ends well.
+
+        On a local file system it is the run's own ``export/``. Elsewhere it is a scratch
+        folder, uploaded at the end and then removed; read from it within the block.
+        """
+        if self.is_local:
+            folder = Path(self._path(EXPORT))
+            folder.mkdir(parents=True, exist_ok=True)
+            yield folder
+            return
+        with tempfile.TemporaryDirectory(prefix="shoal-export-") as scratch:
+            yield Path(scratch)
+            for path in sorted(p for p in Path(scratch).rglob("*") if p.is_file()):
+                name = f"{EXPORT}/{path.relative_to(scratch).as_posix()}"
+                self._upload(path, name)
+
+    def write_members(self, members: pa.Table) -> None:
+        """Write ``members.parquet`` from a table of `members_table`."""
+        self._write(MEMBERS, lambda sink: write_members(members, sink))
+
+    def write_groups(self, groups: Sequence[Group]) -> None:
+        """Write ``centroids.parquet``: one row for each group, its vector with it."""
+        table = groups_table(groups)
+        self._write(CENTROIDS, lambda sink: pq.write_table(table, sink, compression="zstd"))
+
+    def write_manifest(
+        self,
+        *,
+        counts: Mapping[str, int],
+        device: str,
+        timings_s: Mapping[str, float],
+        libraries: Mapping[str, str] | None = None,
+    ) -> Manifest:
+        """Take stock of the files and write the manifest, last and at once."""
+        names = sorted(name for name in self._names() if name != MANIFEST)
+        manifest = Manifest(
+            namespace_id=self.namespace_id,
+            cluster_id=self.cluster_id,
+            run_id=self.run_id,
+            created_at=datetime.now(UTC),
+            counts=dict(counts),
+            device=device,
+            timings_s=dict(timings_s),
+            libraries=dict(library_versions() if libraries is None else libraries),
+            files=[self._digest(name) for name in names],
+        )
+        self._put_manifest(manifest)
+        return manifest
+
+    def read_manifest(self) -> Manifest:
+        """Read the manifest.
+
+        Raises
+        ------
+        NotFoundError
+            If there is none: the run did not get that far, or its files were retired.
+        ArtifactError
+            If it cannot be understood.
+        """
+        try:
+            text = self.fs.cat_file(self._path(MANIFEST))
+        except FileNotFoundError as error:
+            raise self._gone(MANIFEST) from error
+        try:
+            manifest = Manifest.model_validate_json(text)
+        except ValidationError as error:
+            raise ArtifactError(f"{MANIFEST} of {self.run_id} is damaged: {error}") from error
+        if manifest.schema_version > MANIFEST_SCHEMA_VERSION:
+            raise ArtifactError(
+                f"{MANIFEST} of {self.run_id} has version {manifest.schema_version}, this server "
+                f"reads up to {MANIFEST_SCHEMA_VERSION}; read it with a newer shoal"
+            )
+        return manifest
+
+    def files(self) -> list[ArtifactFile]:
+        """List the files with their sizes and checksums, from the manifest."""
+        return self.read_manifest().files
+
+    def file_url(self, name: str) -> str:
+        """Say where one file of `files` is."""
+        return f"{self.url}/{name}"
+
+    def verify(self) -> Manifest:
+        """Check every file against the manifest.
+
+        Raises
+        ------
+        ArtifactError
+            Naming the first file that is missing or not what was written.
+        """
+        manifest = self.read_manifest()
+        self._digests.clear()
+        for expected in manifest.files:
+            try:
+                found = self._digest(expected.name)
+            except FileNotFoundError as error:
+                raise ArtifactError(
+                    f"{expected.name} of {self.run_id} is missing; run the cluster again"
+                ) from error
+            if found != expected:
+                raise ArtifactError(
+                    f"{expected.name} of {self.run_id} is damaged: {found.size_bytes:,} bytes with "
+                    f"SHA-256 {found.sha256}, the manifest says {expected.size_bytes:,} bytes with "
+                    f"{expected.sha256}; run the cluster again",
+                    file=expected.name,
+                )
+        return manifest
+
+    def read_groups(self, *, with_centroids: bool = True) -> list[Group]:
+        """Read the groups in their order; leave out the vectors where nobody needs them."""
+        with self._parquet(CENTROIDS) as file:
+            names = [n for n in file.schema_arrow.names if with_centroids or n != "centroid"]
+            return groups_of(file.read(columns=names))
+
+    def read_members(
+        self,
+        group_id: str | None = None,
+        *,
+        offset: int = 0,
+        limit: int | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> pa.Table:
+        """Read members, of one group nearest first or of all in the order of the groups.
+
+        Raises
+        ------
+        NotFoundError
+            If the run has no such group. A group can be there and have no members.
+        """
+        if offset < 0 or (limit is not None and limit < 0):
+            raise ValueError(f"offset {offset} and limit {limit} must not be negative")
+        with self._parquet(MEMBERS) as file:
+            start, n_rows = self._slice(file, group_id)
+            n_wanted = max(0, n_rows - offset)
+            n_wanted = n_wanted if limit is None else min(limit, n_wanted)
+            return read_rows(file, start + offset, n_wanted, columns)
+
+    def _slice(self, file: pq.ParquetFile, group_id: str | None) -> tuple[int, int]:
+        if group_id is None:
+            return 0, file.metadata.num_rows
+        place = read_slices(file).get(group_id)
+        if place is not None:
+            return place
+        known = {group.cluster_id for group in self.read_groups(with_centroids=False)}
+        if group_id != NOISE_ID and group_id not in known:
+            raise NotFoundError("group", group_id, f"see ListGroups for those of {self.run_id}")
+        return 0, 0
+
+    def drop_export(self) -> bool:
+        """Remove the export, the manifest's word of it first; whether there was one."""
+        manifest = self.read_manifest()
+        kept = [file for file in manifest.files if not file.name.startswith(f"{EXPORT}/")]
+        if len(kept) < len(manifest.files):
+            self._put_manifest(manifest.model_copy(update={"files": kept, "export_removed": True}))
+        folder = self._path(EXPORT)
+        if not self.fs.exists(folder):
+            return False
+        self.fs.rm(folder, recursive=True)
+        return True
+
+    def _path(self, name: str) -> str:
+        return f"{self.root}/{name}"
+
+    def _gone(self, name: str) -> NotFoundError:
+        return NotFoundError(
+            "artifacts of run", self.run_id, f"{name} is not there; they may have been retired"
+        )
+
+    def _names(self) -> list[str]:
+        return [path[len(self.root) + 1 :] for path in self.fs.find(self.root)]
+
+    def _write(self, name: str, write: Callable[[BinaryIO], None]) -> None:
+        with tempfile.TemporaryDirectory(prefix="shoal-", dir=self._scratch_parent()) as scratch:
+            path = Path(scratch) / name
+            with path.open("wb") as sink:
+                write(sink)
+                sink.flush()
+                os.fsync(sink.fileno())
+            self._upload(path, name)
+
+    def _scratch_parent(self) -> str | None:
+        """Give a scratch place on the run's own disk, so that a rename is enough."""
+        if not self.is_local:
+            return None
+        Path(self.root).mkdir(parents=True, exist_ok=True)
+        return self.root
+
+    def _upload(self, path: Path, name: str) -> None:
+        with path.open("rb") as source:
+            self._digests[name] = _digest_of(source, name)
+        if self.is_local:
+            shutil.move(path, self._path(name))
+            return
+        parent = self._path(name).rpartition("/")[0]
+        self.fs.makedirs(parent, exist_ok=True)
+        self.fs.put_file(str(path), self._path(name))
+
+    def _put_manifest(self, manifest: Manifest) -> None:
+        text = manifest.model_dump_json(indent=2).encode()
+        self._write(MANIFEST, lambda sink: _write_all(sink, text))
+
+    def _digest(self, name: str) -> ArtifactFile:
+        if name not in self._digests:
+            with self.fs.open(self._path(name), "rb") as source:
+                self._digests[name] = _digest_of(source, name)
+        return self._digests[name]
+
+    @contextmanager
+    def _parquet(self, name: str) -> Iterator[pq.ParquetFile]:
+        try:
+            source = self.fs.open(self._path(name), "rb")
+        except FileNotFoundError as error:
+            raise self._gone(name) from error
+        with source:
+            try:
+                file = pq.ParquetFile(source)
+            except pa.ArrowInvalid as error:
+                raise ArtifactError(f"{name} of {self.run_id} is damaged: {error}") from error
+            yield file
+
+
+def checked_id(value: str) -> str:
+    """Let only ids through that stay within the folder they name."""
+    if not _ID.fullmatch(value):
+        raise ArtifactError(
+            f"{value!r} is no id; letters, digits, '_' and '-' are allowed, at most 128"
+        )
+    return value
+
+
+def _write_all(sink: BinaryIO, content: bytes) -> None:
+    sink.write(content)
+
+
+def _digest_of(source: BinaryIO, name: str) -> ArtifactFile:
+    digest = hashlib.sha256()
+    size_bytes = 0
+    while chunk := source.read(_HASH_CHUNK_BYTES):
+        digest.update(chunk)
+        size_bytes += len(chunk)
+    return ArtifactFile(name=name, size_bytes=size_bytes, sha256=digest.hexdigest())

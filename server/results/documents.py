@@ -1,0 +1,110 @@
+"""What an output collection holds: one document for each group, one for each member."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from qdrant_client import models
+
+from server.results.groups import Group
+
+# Named, because a point may lack a named vector; the unnamed one is asked for by some servers.
+VECTOR_NAME = "vector"
+
+_ID_SPACE = uuid.UUID("6b0f4a2e-5d0c-4f0e-9a7d-2f6c1e8b9d30")
+_BYTES_OF_A_MEMBER = 320
+_MEMBER_COLUMNS = (
+    "source_collection_id",
+    "source_document_id",
+    "cluster_id",
+    "cluster_label",
+    "distance_to_centroid",
+)
+
+
+def document_id(output_name: str, *parts: str) -> str:
+    """Derive a document's UUID (version 5) from what it stands for.
+
+    A repeated write then meets the same document instead of adding a second one.
+    """
+    key = "\x1f".join((output_name, *parts)).encode()
+    digest = hashlib.sha1(_ID_SPACE.bytes + key, usedforsecurity=False).digest()
+    return str(uuid.UUID(bytes=digest[:16], version=5))
+
+
+def centroid_points(groups: Sequence[Group], output_name: str) -> list[models.PointStruct]:
+    """Make the documents of some groups, each with its centroid as the vector."""
+    return [
+        models.PointStruct(
+            id=document_id(output_name, "centroid", group.cluster_id),
+            vector={} if group.centroid is None else {VECTOR_NAME: group.centroid.tolist()},
+            payload=_centroid_payload(group),
+        )
+        for group in groups
+    ]
+
+
+def _centroid_payload(group: Group) -> dict[str, Any]:
+    payload: dict[str, Any] = {
+        "is_centroid": True,
+        "cluster_id": group.cluster_id,
+        "label": group.label,
+        "keywords": list(group.keywords),
+        "member_count": group.member_count,
+    }
+    if group.summary is not None:
+        payload["summary"] = group.summary
+    if group.parent_cluster_id is not None:
+        payload["parent_cluster_id"] = group.parent_cluster_id
+    return payload
+
+
+def member_points(
+    members: pa.Table,
+    rows: slice,
+    output_name: str,
+    vectors: NDArray[np.float32] | None,
+    vector_rows: NDArray[np.int64] | None,
+) -> list[models.PointStruct]:
+    """Make the documents of some rows of the members table.
+
+    Parameters
+    ----------
+    vectors : array of shape (n_points, n_dims), float32, or None
+        None: members carry no vector.
+    vector_rows : array of shape (n_members,), int64, or None
+        Row of `vectors` for each row of `members`; None: the same order.
+    """
+    records = members.slice(rows.start, rows.stop - rows.start).select(_MEMBER_COLUMNS).to_pylist()
+    found: list[list[float]] | None = None
+    if vectors is not None:
+        found = vectors[rows if vector_rows is None else vector_rows[rows]].tolist()
+    points = []
+    for position, record in enumerate(records):
+        key = (record["source_collection_id"], record["source_document_id"], record["cluster_id"])
+        if record["distance_to_centroid"] is None:
+            del record["distance_to_centroid"]
+        points.append(
+            models.PointStruct(
+                id=document_id(output_name, "member", *key),
+                vector={} if found is None else {VECTOR_NAME: found[position]},
+                payload={"is_centroid": False, **record},
+            )
+        )
+    return points
+
+
+def member_sizes(members: pa.Table, n_dims: int | None) -> NDArray[np.int64]:
+    """Estimate the bytes that each member takes in a request, its vector included."""
+    texts = [pc.binary_length(members[name]) for name in _MEMBER_COLUMNS[:4]]
+    sizes = np.full(len(members), _BYTES_OF_A_MEMBER + 4 * (n_dims or 0), dtype=np.int64)
+    for lengths in texts:
+        sizes += lengths.to_numpy()
+    return sizes

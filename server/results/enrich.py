@@ -1,0 +1,329 @@
+"""Write a run's membership into the source documents, forward only.
+
+Qdrant has no transactions, so this cannot be staged. Each document gets its fields and
+`cluster_run_id` in one operation; interrupted, it is repeated until it is through, and a
+reader can tell by `cluster_run_id` which run a document's fields are from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from qdrant_client import QdrantClient, models
+
+from server.jobs.definition import FieldMapping
+from server.qdrant.errors import QdrantRefusedError
+from server.results.groups import Group
+from server.results.writes import (
+    N_IN_FLIGHT,
+    Progress,
+    RetryPolicy,
+    ShouldStop,
+    never,
+    repeat_passing,
+    slices_by_bytes,
+    write_all,
+)
+
+RUN_FIELD = "cluster_run_id"
+MAX_BATCH_DOCUMENTS = 1_000
+_BYTES_OF_A_FIELD = 48
+_BYTES_OF_AN_OPERATION = 128
+_MAX_RECHECKS = 5
+_OF_A_MEMBER = ("cluster_id", "cluster_label", "distance_to_centroid", "confidence", "x", "y", "z")
+_KEYS = ["source_collection_id", "source_document_id"]
+
+
+@dataclass(frozen=True)
+class EnrichReport:
+    """What enrichment did.
+
+    Attributes
+    ----------
+    processed : int
+        Documents that the run has.
+    enriched : int
+        Documents that carry the run's fields now.
+    failed : int
+        Documents that were deleted in the meantime.
+    batches : int
+        Requests that wrote fields.
+    cleared : int
+        Documents that left the run and lost the fields.
+    """
+
+    processed: int = 0
+    enriched: int = 0
+    failed: int = 0
+    batches: int = 0
+    cleared: int = 0
+
+    def plus(self, *, processed: int, enriched: int) -> EnrichReport:
+        """Add one written batch."""
+        return EnrichReport(
+            self.processed + processed,
+            self.enriched + enriched,
+            self.failed + processed - enriched,
+            self.batches + 1,
+            self.cleared,
+        )
+
+
+@dataclass(frozen=True)
+class _Target:
+    """Where and how to write: one source collection under its Qdrant name."""
+
+    client: QdrantClient
+    collection: str
+    policy: RetryPolicy
+    should_stop: ShouldStop
+
+    def call(self, call: Callable[[], Any]) -> Any:
+        return repeat_passing(
+            call, collection=self.collection, policy=self.policy, should_stop=self.should_stop
+        )
+
+
+def enrich_sources(
+    client: QdrantClient,
+    sources: Sequence[tuple[str, str]],
+    members: pa.Table,
+    groups: Sequence[Group],
+    mappings: Sequence[FieldMapping],
+    run_id: str,
+    previous_members: pa.Table | None = None,
+    previous_run_ids: Collection[str] = (),
+    *,
+    previous_mappings: Sequence[FieldMapping] = (),
+    progress: Progress | None = None,
+    should_stop: ShouldStop = never,
+    n_in_flight: int = N_IN_FLIGHT,
+    policy: RetryPolicy | None = None,
+) -> EnrichReport:
+    """Give every document of a run its fields, and take them from those that left it.
+
+    Parameters
+    ----------
+    sources : sequence of (collection_id, qdrant_name)
+        The run's input collections. Those that only the previous run had belong here too:
+        their documents lose the fields.
+    members : pa.Table
+        The run's members table.
+    mappings : sequence of FieldMapping
+        Which value goes to which payload field.
+    run_id : str
+        Written beside the fields as ``cluster_run_id``.
+    previous_members : pa.Table or None
+        Members of the cluster's last successful run.
+    previous_run_ids : collection of str
+        Runs of this cluster. Only documents whose ``cluster_run_id`` is one of them lose
+        fields: those that another job wrote to since are its own.
+    previous_mappings : sequence of FieldMapping
+        What the last run wrote; target fields that are no longer mapped go, too.
+    progress : callable, optional
+        Called with documents done and documents in all, from the calling thread.
+
+    Raises
+    ------
+    ValueError
+        If `members` has documents of a collection that is not in `sources`.
+    QdrantUnavailableError, QdrantRefusedError, CollectionNotFoundError
+        When Qdrant stays away or refuses. What was written stays; repeat the call.
+    WriteStoppedError
+        If `should_stop` says so between two batches.
+    """
+    policy = policy or RetryPolicy()
+    targets = {
+        collection_id: _Target(client, name, policy, should_stop) for collection_id, name in sources
+    }
+    _check_sources(members, targets)
+    old_fields = {mapping.target_field for mapping in previous_mappings}
+    new_fields = {mapping.target_field for mapping in mappings}
+    stale_fields = sorted(old_fields - new_fields)
+    writer = _Writer(groups, mappings, run_id, stale_fields, sorted(previous_run_ids))
+
+    report = EnrichReport()
+    for n_rows, n_written in write_all(
+        _batches(members, targets, writer.row_bytes),
+        lambda batch: writer.write(*batch),
+        n_in_flight=n_in_flight,
+        should_stop=should_stop,
+    ):
+        report = report.plus(processed=n_rows, enriched=n_written)
+        if progress is not None:
+            progress(report.processed, len(members))
+
+    cleared = 0
+    if previous_members is not None and previous_run_ids:
+        fields = sorted(old_fields | new_fields | {RUN_FIELD})
+        left = previous_members.select(_KEYS).join(
+            members.select(_KEYS), _KEYS, join_type="left anti"
+        )
+        kept_targets = _of_sources(left, targets)
+        for n_cleared in write_all(
+            _batches(kept_targets, targets, _BYTES_OF_A_FIELD),
+            lambda batch: _clear(batch[0], _ids(batch[1]), fields, sorted(previous_run_ids)),
+            n_in_flight=n_in_flight,
+            should_stop=should_stop,
+        ):
+            cleared += n_cleared
+    return EnrichReport(report.processed, report.enriched, report.failed, report.batches, cleared)
+
+
+class _Writer:
+    """Turns rows of the members table into operations and writes them."""
+
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        mappings: Sequence[FieldMapping],
+        run_id: str,
+        stale_fields: Sequence[str],
+        previous_run_ids: Sequence[str],
+    ) -> None:
+        self._mappings = mappings
+        self._run_id = run_id
+        self._stale_fields = stale_fields
+        self._previous_run_ids = previous_run_ids
+        self._groups = {group.cluster_id: group for group in groups}
+        self._columns = [
+            name for name in _OF_A_MEMBER if any(m.source_field == name for m in mappings)
+        ]
+        self.row_bytes = _BYTES_OF_AN_OPERATION + _BYTES_OF_A_FIELD * (len(mappings) + 1)
+
+    def write(self, target: _Target, rows: pa.Table) -> tuple[int, int]:
+        """Write one batch; give how many documents it has and how many still exist."""
+        operations: list[models.UpdateOperation] = []
+        written = 0
+        payloads = self._payloads(rows)
+        for _ in range(_MAX_RECHECKS):
+            present = _present(target, [point for ids, _ in payloads for point in ids])
+            operations = self._operations(payloads, present)
+            written = sum(len([i for i in ids if i in present]) for ids, _ in payloads)
+            if not operations or self._sent(target, operations):
+                return len(rows), written
+        raise QdrantRefusedError(
+            f"documents of {target.collection} vanish faster than they can be written; try again"
+        )
+
+    def _payloads(self, rows: pa.Table) -> list[tuple[list[int | str], dict[str, Any]]]:
+        """Group rows with equal values, so that they share one operation."""
+        names = ["cluster_id", *(name for name in self._columns if name != "cluster_id")]
+        values = [rows[name].to_pylist() for name in names]
+        grouped: dict[tuple[Any, ...], list[int | str]] = {}
+        for point, key in zip(_ids(rows), zip(*values, strict=True), strict=True):
+            grouped.setdefault(key, []).append(point)
+        return [
+            (points, self._payload(dict(zip(names, key, strict=True))))
+            for key, points in grouped.items()
+        ]
+
+    def _payload(self, member: dict[str, Any]) -> dict[str, Any]:
+        group = self._groups.get(member["cluster_id"])
+        values = {
+            **member,
+            "member_count": group.member_count if group is not None else None,
+            "keywords": list(group.keywords) if group is not None else None,
+        }
+        # Qdrant removes a field that is set to null: noise loses an earlier run's distance.
+        payload = {m.target_field: values[m.source_field] for m in self._mappings}
+        payload[RUN_FIELD] = self._run_id
+        return payload
+
+    def _operations(
+        self, payloads: list[tuple[list[int | str], dict[str, Any]]], present: set[int | str]
+    ) -> list[models.UpdateOperation]:
+        operations: list[models.UpdateOperation] = []
+        if self._stale_fields and self._previous_run_ids and present:
+            operations.append(
+                models.DeletePayloadOperation(
+                    delete_payload=models.DeletePayload(
+                        keys=list(self._stale_fields),
+                        filter=_written_by(list(present), self._previous_run_ids),
+                    )
+                )
+            )
+        for ids, payload in payloads:
+            points: list[Any] = [point for point in ids if point in present]
+            if points:
+                operations.append(
+                    models.SetPayloadOperation(
+                        set_payload=models.SetPayload(payload=payload, points=points)
+                    )
+                )
+        return operations
+
+    def _sent(self, target: _Target, operations: list[models.UpdateOperation]) -> bool:
+        """Send one batch; False if a document was deleted since it was looked for."""
+        try:
+            target.call(
+                lambda: target.client.batch_update_points(target.collection, operations, wait=True)
+            )
+        except QdrantRefusedError as error:
+            if "No point with id" in str(error):
+                return False
+            raise
+        return True
+
+
+def _batches(
+    rows: pa.Table, targets: dict[str, _Target], row_bytes: int
+) -> Iterator[tuple[_Target, pa.Table]]:
+    for collection_id, target in targets.items():
+        own = rows.filter(pc.equal(rows["source_collection_id"], collection_id))
+        sizes = np.full(len(own), row_bytes, dtype=np.int64)
+        for part in slices_by_bytes(sizes, max_rows=MAX_BATCH_DOCUMENTS):
+            yield target, own.slice(part.start, part.stop - part.start)
+
+
+def _clear(target: _Target, ids: list[int | str], fields: list[str], run_ids: Sequence[str]) -> int:
+    """Take fields from those of the documents that one of these runs wrote."""
+    chosen = _written_by(ids, run_ids)
+    found = target.call(
+        lambda: target.client.count(target.collection, count_filter=chosen, exact=True)
+    )
+    if found.count:
+        target.call(
+            lambda: target.client.delete_payload(target.collection, fields, chosen, wait=True)
+        )
+    return int(found.count)
+
+
+def _present(target: _Target, ids: list[int | str]) -> set[int | str]:
+    records = target.call(
+        lambda: target.client.retrieve(
+            target.collection, ids, with_payload=False, with_vectors=False
+        )
+    )
+    return {record.id for record in records}
+
+
+def _written_by(ids: list[int | str], run_ids: Sequence[str]) -> models.Filter:
+    return models.Filter(
+        must=[
+            models.HasIdCondition(has_id=list(ids)),
+            models.FieldCondition(key=RUN_FIELD, match=models.MatchAny(any=list(run_ids))),
+        ]
+    )
+
+
+def _ids(rows: pa.Table) -> list[int | str]:
+    texts = rows["source_document_id"].to_pylist()
+    return [int(text) if text.isdecimal() else text for text in texts]
+
+
+def _of_sources(rows: pa.Table, targets: dict[str, _Target]) -> pa.Table:
+    """Leave out documents of collections that the job no longer reads."""
+    known = pa.array(list(targets), type=pa.string())
+    return rows.filter(pc.is_in(rows["source_collection_id"], value_set=known))
+
+
+def _check_sources(members: pa.Table, targets: dict[str, _Target]) -> None:
+    unknown = set(pc.unique(members["source_collection_id"]).to_pylist()) - set(targets)
+    if unknown:
+        raise ValueError(f"members of {sorted(unknown)}, but the sources are {sorted(targets)}")

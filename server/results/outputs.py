@@ -1,0 +1,301 @@
+"""Output collections: staged under the run's own name, shown by one switch of an alias.
+
+Readers use an alias. A run fills a new generation beside the one that readers see; the
+switch is one atomic request, and only then the old generation goes. Every step may be
+repeated by anybody.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import unicodedata
+from collections.abc import Collection, Sequence
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from qdrant_client import QdrantClient, models
+
+from server.jobs.ids import short_id
+from server.jobs.model import OutputCollection
+from server.results.documents import VECTOR_NAME, centroid_points, member_points, member_sizes
+from server.results.failures import OutputLostError, OutputNameTakenError
+from server.results.groups import Group
+from server.results.writes import (
+    N_IN_FLIGHT,
+    Progress,
+    RetryPolicy,
+    ShouldStop,
+    never,
+    repeat_passing,
+    slices_by_bytes,
+    write_all,
+)
+
+MAX_SLUG_LENGTH = 64
+_RUN_ID = re.compile(r"run_[A-Za-z0-9]+")
+
+Published = Literal["switched", "already", "superseded"]
+
+
+def slug(text: str) -> str:
+    """Make a name of lower-case ASCII letters, digits and single dashes from any text.
+
+    Accents are dropped; what has no ASCII form is left out. Never empty.
+    """
+    ascii_text = unicodedata.normalize("NFKD", text.casefold()).encode("ascii", "ignore").decode()
+    dashed = re.sub(r"[^a-z0-9]+", "-", ascii_text).strip("-")
+    return dashed[:MAX_SLUG_LENGTH].rstrip("-") or "cluster"
+
+
+def plan_output(
+    cluster_name: str,
+    cluster_id: str,
+    run_id: str,
+    namespace_id: str,
+    qdrant_name_template: str,
+    feature: str | None = None,
+) -> OutputCollection:
+    """Name a run's output collection.
+
+    Parameters
+    ----------
+    qdrant_name_template : str
+        How collection ids become Qdrant names: ``{collection_id}``, ``{namespace_id}``.
+    feature : str or None
+        Appended where each feature has its own output.
+
+    Returns
+    -------
+    OutputCollection
+        `collection_id` is what callers use, `name` its alias in Qdrant, `generation` the
+        collection that this run fills.
+    """
+    parts = [slug(cluster_name), short_id(cluster_id)]
+    collection_id = "-".join(parts if feature is None else [*parts, slug(feature)])
+    name = qdrant_name_template.format(namespace_id=namespace_id, collection_id=collection_id)
+    return OutputCollection(
+        collection_id=collection_id, name=name, generation=f"{name}.{run_id}", feature=feature
+    )
+
+
+def stage_outputs(
+    client: QdrantClient,
+    output: OutputCollection,
+    groups: Sequence[Group],
+    members: pa.Table,
+    *,
+    distance: str,
+    n_dims: int | None,
+    vectors: NDArray[np.float32] | None = None,
+    vector_rows: NDArray[np.int64] | None = None,
+    progress: Progress | None = None,
+    should_stop: ShouldStop = never,
+    n_in_flight: int = N_IN_FLIGHT,
+    policy: RetryPolicy | None = None,
+) -> int:
+    """Fill a run's generation with its groups and members; readers see nothing of it yet.
+
+    What an interrupted attempt of the same run left is dropped first.
+
+    Parameters
+    ----------
+    distance : str
+        Qdrant's name of the vectors' distance, for searches among the centroids.
+    n_dims : int or None
+        Size of the centroids; None where there are no vectors.
+    vectors : array of shape (n_points, n_dims), float32, or None
+        Given for ``members_with_vectors``.
+    vector_rows : array of shape (n_members,), int64, or None
+        The row of `vectors` of each member (`member_order`); None: the same order.
+    progress : callable, optional
+        Called with documents written and documents in all, from the calling thread.
+
+    Returns
+    -------
+    int
+        Number of documents in the generation.
+
+    Raises
+    ------
+    OutputLostError
+        If the generation does not hold what was written.
+    WriteStoppedError
+        If `should_stop` says so; the half-filled generation stays for `discard_outputs`.
+    """
+    policy = policy or RetryPolicy()
+    name = output.generation
+    if _alias_target(client, output.name) == name:
+        raise OutputLostError(f"{name} is published already; it cannot be filled again")
+    repeat_passing(
+        lambda: _create_generation(client, name, distance, n_dims),
+        collection=name,
+        policy=policy,
+        should_stop=should_stop,
+    )
+
+    def upsert(points: list[models.PointStruct]) -> int:
+        # Waiting costs nothing with several in flight, and shows a refused batch.
+        repeat_passing(
+            lambda: client.upsert(name, points, wait=True),
+            collection=name,
+            policy=policy,
+            should_stop=should_stop,
+        )
+        return len(points)
+
+    n_total = len(groups) + len(members)
+    group_bytes = np.full(len(groups), 512 + 4 * (n_dims or 0), dtype=np.int64)
+    member_bytes = member_sizes(members, n_dims if vectors is not None else None)
+    batches = (
+        points
+        for build in (
+            (centroid_points(groups[rows], output.name) for rows in slices_by_bytes(group_bytes)),
+            (
+                member_points(members, rows, output.name, vectors, vector_rows)
+                for rows in slices_by_bytes(member_bytes)
+            ),
+        )
+        for points in build
+    )
+    n_written = 0
+    for n_points in write_all(batches, upsert, n_in_flight=n_in_flight, should_stop=should_stop):
+        n_written += n_points
+        if progress is not None:
+            progress(n_written, n_total)
+    _check_count(client, name, n_total)
+    return n_total
+
+
+def publish_outputs(
+    client: QdrantClient,
+    output: OutputCollection,
+    *,
+    in_work: Collection[str] = (),
+    drain_s: float = 1.0,
+) -> Published:
+    """Let readers see a staged generation, then remove the ones before it.
+
+    Parameters
+    ----------
+    in_work : collection of str
+        Generations of other runs that are being filled now; untouched.
+    drain_s : float
+        Seconds that readers of the old generation get to finish their request.
+
+    Returns
+    -------
+    {'switched', 'already', 'superseded'}
+        The last when a newer run has been published and taken this generation away.
+
+    Raises
+    ------
+    OutputNameTakenError
+        If a real collection has the alias's name.
+    OutputLostError
+        If the generation is gone and nothing newer stands in its place.
+    """
+    existing = _collections(client)
+    if output.name in existing:
+        raise OutputNameTakenError(
+            f"Qdrant has a collection {output.name!r} that this cluster did not make, so its "
+            "output cannot have that name; rename or delete that collection, or rename the "
+            "cluster",
+            collection=output.name,
+        )
+    current = _alias_target(client, output.name)
+    if output.generation not in existing:
+        if current is not None:
+            return "superseded"
+        raise OutputLostError(f"{output.generation} is gone before it was published; run again")
+    if current != output.generation:
+        _switch(client, output, current)
+        if current is not None and drain_s:
+            time.sleep(drain_s)
+    for generation in _generations(existing, output.name):
+        if generation != output.generation and generation not in in_work:
+            client.delete_collection(generation)
+    return "already" if current == output.generation else "switched"
+
+
+def discard_outputs(client: QdrantClient, output: OutputCollection) -> bool:
+    """Remove a generation that was never published; whether there was one.
+
+    A published one is left alone: the run was committed, and others may read it.
+    """
+    if _alias_target(client, output.name) == output.generation:
+        return False
+    if output.generation not in _collections(client):
+        return False
+    client.delete_collection(output.generation)
+    return True
+
+
+def remove_outputs(client: QdrantClient, output: OutputCollection) -> int:
+    """Remove the alias and all its generations; give how many there were."""
+    if _alias_target(client, output.name) is not None:
+        client.update_collection_aliases(
+            [models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=output.name))]
+        )
+    generations = _generations(_collections(client), output.name)
+    for generation in generations:
+        client.delete_collection(generation)
+    return len(generations)
+
+
+def _create_generation(client: QdrantClient, name: str, distance: str, n_dims: int | None) -> None:
+    if name in _collections(client):
+        client.delete_collection(name)
+    # The vector is named: points may then lack it, as members do.
+    vectors = (
+        {VECTOR_NAME: models.VectorParams(size=n_dims, distance=models.Distance(distance))}
+        if n_dims
+        else {}
+    )
+    client.create_collection(name, vectors_config=vectors)
+    for field, kind in (
+        ("cluster_id", models.PayloadSchemaType.KEYWORD),
+        ("is_centroid", models.PayloadSchemaType.BOOL),
+    ):
+        client.create_payload_index(name, field, field_schema=kind, wait=True)
+
+
+def _check_count(client: QdrantClient, name: str, expected: int) -> None:
+    found = client.count(name, exact=True).count
+    if found != expected:
+        raise OutputLostError(
+            f"{name} holds {found:,} documents after {expected:,} were written; "
+            "somebody else writes to it, or Qdrant lost some: run again",
+            collection=name,
+        )
+
+
+def _switch(client: QdrantClient, output: OutputCollection, current: str | None) -> None:
+    create = models.CreateAliasOperation(
+        create_alias=models.CreateAlias(collection_name=output.generation, alias_name=output.name)
+    )
+    drop = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=output.name))
+    # One request, and Qdrant applies its actions as one.
+    client.update_collection_aliases([create] if current is None else [drop, create])
+
+
+def _alias_target(client: QdrantClient, alias: str) -> str | None:
+    for entry in client.get_aliases().aliases:
+        if entry.alias_name == alias:
+            return entry.collection_name
+    return None
+
+
+def _collections(client: QdrantClient) -> set[str]:
+    return {entry.name for entry in client.get_collections().collections}
+
+
+def _generations(existing: Collection[str], name: str) -> list[str]:
+    prefix = f"{name}."
+    return sorted(
+        entry
+        for entry in existing
+        if entry.startswith(prefix) and _RUN_ID.fullmatch(entry[len(prefix) :])
+    )

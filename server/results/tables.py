@@ -1,0 +1,133 @@
+"""Groups and members as Parquet, laid out so that one group is read without the rest.
+
+`members.parquet` keeps, in its own metadata, which rows each group has; a page of a group
+then touches the row groups that hold it and the columns that are asked for, no more.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from server.results.groups import MEMBERS_SCHEMA, Group
+
+ROWS_PER_ROW_GROUP = 16_384
+SLICES_KEY = b"shoal.slices"
+
+Slices = dict[str, tuple[int, int]]
+
+
+def groups_table(groups: Sequence[Group]) -> pa.Table:
+    """Lay groups out as one row each; centroids are FixedSizeList<float32> (null if none)."""
+    sizes = {len(group.centroid) for group in groups if group.centroid is not None}
+    if len(sizes) > 1:
+        raise ValueError(f"centroids of different sizes: {sorted(sizes)}")
+    n_dims = sizes.pop() if sizes else 0
+    flat = np.zeros((len(groups), n_dims), dtype=np.float32)
+    for row, group in enumerate(groups):
+        if group.centroid is not None:
+            flat[row] = group.centroid
+    centroids = (
+        pa.FixedSizeListArray.from_arrays(
+            pa.array(flat.reshape(-1)),
+            n_dims,
+            mask=pa.array([group.centroid is None for group in groups], type=pa.bool_()),
+        )
+        if n_dims
+        else pa.nulls(len(groups), pa.list_(pa.float32(), 0))
+    )
+    return pa.table(
+        {
+            "cluster_id": _text([group.cluster_id for group in groups]),
+            "label": _text([group.label for group in groups]),
+            "summary": _text([group.summary for group in groups]),
+            "keywords": pa.array(
+                [list(group.keywords) for group in groups], type=pa.list_(pa.string())
+            ),
+            "member_count": pa.array([group.member_count for group in groups], pa.int64()),
+            "parent_cluster_id": _text([group.parent_cluster_id for group in groups]),
+            "radius": pa.array([group.radius for group in groups], pa.float32()),
+            "cohesion": pa.array([group.cohesion for group in groups], pa.float32()),
+            "centroid": centroids,
+        }
+    )
+
+
+def _text(values: Iterable[str | None]) -> pa.Array:
+    return pa.array(list(values), type=pa.string())
+
+
+def groups_of(table: pa.Table) -> list[Group]:
+    """Read groups back, in their order. Without a centroid column they have none."""
+    rows = table.drop_columns(["centroid"] if "centroid" in table.column_names else [])
+    centroids: Sequence[Any] = [None] * len(table)
+    if "centroid" in table.column_names and table.schema.field("centroid").type.list_size:
+        column = table["centroid"].combine_chunks()
+        present = column.is_valid().to_numpy(zero_copy_only=False)
+        flat = column.values.to_numpy(zero_copy_only=False)
+        flat = flat[column.offset * column.type.list_size :].reshape(-1, column.type.list_size)
+        centroids = [flat[row].copy() if there else None for row, there in enumerate(present)]
+    return [
+        Group(**{**row, "keywords": tuple(row["keywords"] or ())}, centroid=centroid)
+        for row, centroid in zip(rows.to_pylist(), centroids, strict=True)
+    ]
+
+
+def slices_of(members: pa.Table) -> Slices:
+    """Find the first row and the number of rows of each group in a sorted members table.
+
+    Raises
+    ------
+    ValueError
+        If the rows of a group do not lie together.
+    """
+    if len(members) == 0:
+        return {}
+    runs = pc.run_end_encode(members["cluster_id"].combine_chunks())
+    names, ends = runs.values.to_pylist(), runs.run_ends.to_pylist()
+    if len(set(names)) != len(names):
+        raise ValueError("the members are not sorted by group; use members_table to build them")
+    starts = [0, *ends[:-1]]
+    return {
+        name: (start, end - start) for name, start, end in zip(names, starts, ends, strict=True)
+    }
+
+
+def write_members(members: pa.Table, sink: Any) -> None:
+    """Write a sorted members table, with the place of each group in its metadata."""
+    if members.schema.names != MEMBERS_SCHEMA.names:
+        raise ValueError(
+            f"a members table has the columns {MEMBERS_SCHEMA.names}, not {members.schema.names}"
+        )
+    slices = json.dumps(slices_of(members)).encode()
+    tagged = members.cast(MEMBERS_SCHEMA).replace_schema_metadata({SLICES_KEY: slices})
+    pq.write_table(tagged, sink, compression="zstd", row_group_size=ROWS_PER_ROW_GROUP)
+
+
+def read_slices(file: pq.ParquetFile) -> Slices:
+    """Read the place of each group from the metadata of a members file."""
+    metadata = file.schema_arrow.metadata or {}
+    return {name: (start, rows) for name, (start, rows) in json.loads(metadata[SLICES_KEY]).items()}
+
+
+def read_rows(
+    file: pq.ParquetFile, start: int, n_rows: int, columns: Sequence[str] | None
+) -> pa.Table:
+    """Read `n_rows` rows from row `start`, touching only the row groups that hold them."""
+    names = list(columns) if columns is not None else None
+    wanted: list[int] = []
+    first_row, position = 0, 0
+    for index in range(file.metadata.num_row_groups):
+        size = file.metadata.row_group(index).num_rows
+        if position < start + n_rows and position + size > start:
+            first_row = position if not wanted else first_row
+            wanted.append(index)
+        position += size
+    table = file.read_row_groups(wanted, columns=names)
+    return table.slice(start - first_row, n_rows).replace_schema_metadata(None)

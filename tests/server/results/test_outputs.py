@@ -1,0 +1,390 @@
+"""Output collections: what is in them, and that readers see the old or the new, never half."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from qdrant_client import models
+
+from server.jobs.model import OutputCollection
+from server.qdrant.client import connect
+from server.results.failures import OutputLostError, OutputNameTakenError, WriteStoppedError
+from server.results.groups import Group, member_order, members_table
+from server.results.outputs import (
+    discard_outputs,
+    plan_output,
+    publish_outputs,
+    remove_outputs,
+    slug,
+    stage_outputs,
+)
+
+N_DIMS = 3
+
+
+def groups_of(n_groups: int, n_members: int = 0) -> list[Group]:
+    rng = np.random.default_rng(7)
+    return [
+        Group(
+            f"cl_{i}",
+            f"Gruppe {i} → größer",
+            n_members,
+            summary="What it is" if i == 0 else None,
+            keywords=("a", "b") if i == 0 else (),
+            parent_cluster_id="cl_0" if i == 1 else None,
+            centroid=rng.normal(size=N_DIMS).astype(np.float32),
+        )
+        for i in range(n_groups)
+    ]
+
+
+def members_of(labels: np.ndarray, groups: list[Group]) -> pa.Table:
+    n_points = len(labels)
+    distances = np.linspace(0.5, 0.1, n_points) if n_points else np.zeros(0)
+    return members_table(
+        pa.array(["docs"] * n_points, pa.string()),
+        pa.array([str(i) for i in range(n_points)], pa.string()),
+        labels,
+        groups,
+        distances=distances,
+    )
+
+
+def stage(client, output, n_groups=2, labels=(0, 1, -1, 0), **options):
+    groups = groups_of(n_groups)
+    labels = np.array(labels, dtype=np.int32)
+    return stage_outputs(
+        client,
+        output,
+        groups,
+        members_of(labels, groups),
+        distance="Cosine",
+        n_dims=N_DIMS,
+        **options,
+    )
+
+
+def documents(client, name, **match):
+    must = [
+        models.FieldCondition(key=key, match=models.MatchValue(value=value))
+        for key, value in match.items()
+    ]
+    records, _ = client.scroll(
+        name, scroll_filter=models.Filter(must=must), limit=1000, with_vectors=True
+    )
+    return records
+
+
+def next_generation(output: OutputCollection, run_id: str) -> OutputCollection:
+    return output.model_copy(update={"generation": f"{output.name}.{run_id}"})
+
+
+def test_groups_become_documents_with_their_centroid(client, output):
+    stage(client, output)
+    publish_outputs(client, output, drain_s=0)
+
+    first, second = sorted(
+        documents(client, output.name, is_centroid=True), key=lambda r: r.payload["cluster_id"]
+    )
+
+    assert first.payload == {
+        "is_centroid": True,
+        "cluster_id": "cl_0",
+        "label": "Gruppe 0 → größer",
+        "summary": "What it is",
+        "keywords": ["a", "b"],
+        "member_count": 0,
+    }
+    assert second.payload["parent_cluster_id"] == "cl_0"
+    centroid = groups_of(1)[0].centroid
+    assert first.vector["vector"] == pytest.approx(centroid / np.linalg.norm(centroid), abs=1e-6)
+
+
+def test_members_become_documents_without_vector(client, output):
+    stage(client, output)
+
+    members = documents(client, output.generation, is_centroid=False)
+    of_group = documents(client, output.generation, cluster_id="cl_1", is_centroid=False)
+
+    assert len(members) == 4
+    assert all(not record.vector for record in members)
+    assert of_group[0].payload == {
+        "is_centroid": False,
+        "cluster_id": "cl_1",
+        "cluster_label": "Gruppe 1 → größer",
+        "source_collection_id": "docs",
+        "source_document_id": "1",
+        "distance_to_centroid": pytest.approx(0.5 - 0.4 / 3),
+    }
+    (noise,) = documents(client, output.generation, cluster_id="cl_noise")
+    assert noise.payload["cluster_label"] == "Noise"
+    assert "distance_to_centroid" not in noise.payload
+
+
+def test_a_search_finds_the_nearest_centroid(client, output):
+    stage(client, output)
+    wanted = groups_of(2)[1].centroid
+    found = client.query_points(
+        output.generation, query=wanted.tolist(), using="vector", limit=1
+    ).points
+    assert found[0].payload["cluster_id"] == "cl_1"
+
+
+def test_members_carry_their_own_vector_when_asked_for(client, output):
+    labels = np.array([1, 0, 0, -1], dtype=np.int32)
+    groups = groups_of(2)
+    vectors = np.eye(4, N_DIMS, dtype=np.float32)
+    vectors[3] = [0, 0, -1]
+    distances = np.linspace(0.5, 0.1, 4)
+    stage_outputs(
+        client,
+        output,
+        groups,
+        members_of(labels, groups),
+        distance="Euclid",
+        n_dims=N_DIMS,
+        vectors=vectors,
+        vector_rows=member_order(labels, distances),
+    )
+    for record in documents(client, output.generation, is_centroid=False):
+        source = int(record.payload["source_document_id"])
+        assert record.vector["vector"] == vectors[source].tolist()
+
+
+def test_both_fields_that_readers_filter_by_are_indexed(client, output):
+    stage(client, output)
+    schema = client.get_collection(output.generation).payload_schema
+    assert {name: index.data_type.value for name, index in schema.items()} == {
+        "cluster_id": "keyword",
+        "is_centroid": "bool",
+    }
+
+
+@pytest.mark.parametrize(
+    ("n_groups", "labels", "expected"),
+    [(0, [], 0), (0, [-1, -1, -1], 3), (1, [0], 2), (3, [], 3)],
+)
+def test_small_runs_are_whole_too(client, output, n_groups, labels, expected):
+    assert stage(client, output, n_groups=n_groups, labels=labels) == expected
+    assert publish_outputs(client, output, drain_s=0) == "switched"
+    assert client.count(output.name, exact=True).count == expected
+
+
+def test_a_run_without_vectors_has_outputs_without_vectors(client, output):
+    groups = [Group("cl_0", "web", 2)]
+    members = members_of(np.array([0, 0]), groups)
+    stage_outputs(client, output, groups, members, distance="", n_dims=None)
+    assert client.count(output.generation, exact=True).count == 3
+
+
+def test_progress_ends_with_all_documents(client, output):
+    seen = []
+    labels = np.zeros(4500, dtype=np.int32)
+    stage(
+        client, output, n_groups=1, labels=labels, progress=lambda done, n: seen.append((done, n))
+    )
+    assert len(seen) >= 3
+    assert seen[-1] == (4501, 4501)
+    assert sorted(seen) == seen
+
+
+def test_an_interrupted_staging_is_repeated_from_the_start(client, output):
+    calls = iter([False, False, True])
+    with pytest.raises(WriteStoppedError):
+        stage(
+            client,
+            output,
+            n_groups=1,
+            labels=np.zeros(9000),
+            should_stop=lambda: next(calls, True),
+        )
+    assert 0 < client.count(output.generation, exact=True).count < 9001
+
+    assert stage(client, output, labels=[0, 1, -1]) == 5
+    assert client.count(output.generation, exact=True).count == 5
+
+
+def test_discarding_leaves_what_readers_see(client, output):
+    second = next_generation(output, "run_2")
+    stage(client, output)
+    publish_outputs(client, output, drain_s=0)
+    stage(client, second)
+
+    assert discard_outputs(client, second) is True
+    assert discard_outputs(client, second) is False
+    assert discard_outputs(client, output) is False
+    assert client.count(output.name, exact=True).count == 6
+
+
+def test_publishing_twice_changes_nothing(client, output):
+    stage(client, output)
+    assert publish_outputs(client, output, drain_s=0) == "switched"
+    assert publish_outputs(client, output, drain_s=0) == "already"
+    assert client.count(output.name, exact=True).count == 6
+
+
+def test_a_second_publisher_finishes_what_the_first_left(client, output):
+    second = next_generation(output, "run_2")
+    stage(client, output)
+    publish_outputs(client, output, drain_s=0)
+    stage(client, second)
+    # The first publisher died between the switch and the removal.
+    client.update_collection_aliases(
+        [
+            models.CreateAliasOperation(
+                create_alias=models.CreateAlias(
+                    collection_name=second.generation, alias_name=output.name
+                )
+            )
+        ]
+    )
+    assert publish_outputs(client, second, drain_s=0) == "already"
+    assert not client.collection_exists(output.generation)
+
+
+def test_a_late_publisher_does_not_bring_the_old_back(client, output):
+    second = next_generation(output, "run_2")
+    stage(client, output)
+    stage(client, second, labels=[0])
+    publish_outputs(client, second, drain_s=0)
+
+    assert publish_outputs(client, output, drain_s=0) == "superseded"
+    assert client.count(output.name, exact=True).count == 3
+
+
+def test_a_generation_in_work_is_left_alone(client, output):
+    second = next_generation(output, "run_2")
+    stage(client, output)
+    stage(client, second)
+    publish_outputs(client, output, in_work=[second.generation], drain_s=0)
+    assert client.collection_exists(second.generation)
+
+
+def test_collections_that_only_look_alike_stay(client, output, collection_name):
+    stage(client, output)
+    lookalikes = [f"{output.name}.backup", f"{output.name}.run_1.copy", f"{output.name}2.run_1"]
+    for name in lookalikes:
+        client.create_collection(name, vectors_config={})
+    try:
+        publish_outputs(client, next_generation(output, "run_1"), drain_s=0)
+        remove_outputs(client, output)
+        assert all(client.collection_exists(name) for name in lookalikes)
+    finally:
+        for name in lookalikes:
+            client.delete_collection(name)
+
+
+def test_somebody_elses_collection_of_that_name_is_not_touched(client, output, collection_name):
+    taken = collection_name()
+    client.create_collection(taken, vectors_config={})
+    clash = OutputCollection(collection_id=taken, name=taken, generation=f"{taken}.run_1")
+    stage(client, clash)
+    try:
+        with pytest.raises(OutputNameTakenError, match=taken):
+            publish_outputs(client, clash, drain_s=0)
+        assert client.count(taken, exact=True).count == 0
+    finally:
+        discard_outputs(client, clash)
+
+
+def test_publishing_what_was_never_staged_fails(client, output):
+    with pytest.raises(OutputLostError, match="gone before it was published"):
+        publish_outputs(client, output, drain_s=0)
+
+
+def test_a_published_generation_is_not_filled_again(client, output):
+    stage(client, output)
+    publish_outputs(client, output, drain_s=0)
+    with pytest.raises(OutputLostError, match="published already"):
+        stage(client, output)
+    assert client.count(output.name, exact=True).count == 6
+
+
+def test_removing_outputs_leaves_nothing_and_may_be_repeated(client, output):
+    stage(client, output)
+    publish_outputs(client, output, drain_s=0)
+    stage(client, next_generation(output, "run_2"))
+
+    assert remove_outputs(client, output) == 2
+    assert remove_outputs(client, output) == 0
+    assert not client.collection_exists(output.name)
+
+
+def test_readers_see_a_full_generation_all_the_time(qdrant_address, client, output):
+    """The sizes of the generations tell which one a reader saw; nothing else may be seen."""
+    sizes = [300, 450, 600]
+    stage(client, output, n_groups=1, labels=np.zeros(sizes[0], dtype=np.int32))
+    publish_outputs(client, output, drain_s=0)
+    seen: list[int | str] = []
+    is_over = threading.Event()
+    has_read = threading.Semaphore(0)
+
+    def read() -> None:
+        reader = connect(qdrant_address)
+        while not is_over.is_set():
+            try:
+                records, _ = reader.scroll(output.name, limit=1000, with_payload=False)
+                seen.append(len(records))
+            except Exception as error:
+                seen.append(repr(error))
+            has_read.release()
+        reader.close()
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for number, size in enumerate(sizes[1:], start=2):
+        generation = next_generation(output, f"run_{number}")
+        stage(client, generation, n_groups=1, labels=np.zeros(size, dtype=np.int32))
+        publish_outputs(client, generation, drain_s=0.2)
+        for _ in range(4):
+            assert has_read.acquire(timeout=20)
+    is_over.set()
+    for thread in threads:
+        thread.join(timeout=20)
+
+    assert set(seen) <= {size + 1 for size in sizes}
+    assert sizes[-1] + 1 in seen
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("My Clusters", "my-clusters"),
+        ("  Größe & Maß__2024  ", "grosse-mass-2024"),
+        ("日本語", "cluster"),
+        ("--", "cluster"),
+        ("x" * 300, "x" * 64),
+        ("clust_1/../../etc", "clust-1-etc"),
+    ],
+)
+def test_slugs_are_plain_names(text, expected):
+    assert slug(text) == expected
+
+
+def test_output_names_follow_the_template():
+    output = plan_output(
+        "My Clusters",
+        "clust_abcdefghij",
+        "run_9",
+        "ns_1",
+        "{namespace_id}__{collection_id}",
+        feature="Text Embedding",
+    )
+    assert output == OutputCollection(
+        collection_id="my-clusters-efghij-text-embedding",
+        name="ns_1__my-clusters-efghij-text-embedding",
+        generation="ns_1__my-clusters-efghij-text-embedding.run_9",
+        feature="Text Embedding",
+    )
+
+
+def test_an_output_can_be_named_as_an_input():
+    output = plan_output("日本__x", f"clust_{uuid.uuid4().hex}", "run_1", "ns", "{collection_id}")
+    assert "__" not in output.collection_id
+    assert output.collection_id.startswith("x-")
+    assert output.name == output.collection_id
