@@ -1,0 +1,77 @@
+"""Who calls, and whether they may: the credentials of a call, and the role each RPC needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextvars import ContextVar
+
+from server.jobs.model import Role
+from server.tenancy import Caller, Tenancy
+
+_CLUSTERS = "/clusters.v1.ClusterService/"
+_TASKS = "/clusters.v1.TaskService/"
+
+ROLE_OF: dict[str, Role] = {
+    f"{_CLUSTERS}CreateCluster": "write",
+    f"{_CLUSTERS}GetCluster": "read",
+    f"{_CLUSTERS}ListClusters": "read",
+    f"{_CLUSTERS}PatchCluster": "write",
+    f"{_CLUSTERS}DeleteCluster": "write",
+    f"{_CLUSTERS}ExecuteCluster": "write",
+    f"{_CLUSTERS}GetLatestExecution": "read",
+    f"{_CLUSTERS}GetExecution": "read",
+    f"{_CLUSTERS}ListExecutions": "read",
+    f"{_CLUSTERS}CancelExecution": "write",
+    f"{_CLUSTERS}PatchExecutionLabels": "write",
+    f"{_CLUSTERS}ListGroups": "read",
+    f"{_CLUSTERS}ListMembers": "read",
+    f"{_CLUSTERS}GetVisualization": "read",
+    f"{_CLUSTERS}ExportExecution": "read",
+    f"{_CLUSTERS}WatchExecution": "read",
+    f"{_CLUSTERS}EnrichCollection": "write",
+    f"{_TASKS}GetTask": "read",
+    f"{_TASKS}ListTasks": "read",
+    f"{_TASKS}KillTask": "write",
+}
+"""The role that each RPC needs. An RPC without a row is refused, and fails a test."""
+
+OPEN_SERVICES = ("/grpc.health.", "/grpc.reflection.")
+"""Services that need no key: probes and tools call them before they have one."""
+
+_caller: ContextVar[Caller] = ContextVar("caller")
+
+
+def current_caller() -> Caller:
+    """Give the caller of the RPC that this task serves."""
+    return _caller.get()
+
+
+def is_open(method: str) -> bool:
+    """Whether an RPC (``/package.Service/Method``) may be called without a key."""
+    return method.startswith(OPEN_SERVICES)
+
+
+async def admit(
+    tenancy: Tenancy, method: str, metadata: Iterable[tuple[str, str | bytes]]
+) -> Caller:
+    """Authenticate a call, check its role, and make it the task's current caller.
+
+    Raises
+    ------
+    UnauthenticatedError, ForbiddenError
+        If the key, its namespace or its role does not allow the call.
+    """
+    headers = {name.lower(): value for name, value in metadata if isinstance(value, str)}
+    caller = await tenancy.authenticate(
+        _bearer(headers.get("authorization", "")), headers.get("x-namespace")
+    )
+    caller.require(ROLE_OF[method])
+    # Each RPC is served in a task of its own, so nothing needs to be put back afterwards.
+    _caller.set(caller)
+    return caller
+
+
+def _bearer(header: str) -> str | None:
+    """Take the key out of ``Bearer sk_…``; another scheme is as good as no key."""
+    scheme, _, key = header.partition(" ")
+    return key.strip() or None if scheme.lower() == "bearer" else None

@@ -1,0 +1,1 @@
+"""Protobuf to plain values and back, one module for each subject. No rules, only spelling."""

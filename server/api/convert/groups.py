@@ -1,0 +1,40 @@
+"""Groups and their members out."""
+
+from __future__ import annotations
+
+from clusters.v1 import group_pb2
+
+from server.api.convert.values import struct_of
+from server.jobs.findings import Member
+from server.results.groups import Group
+
+
+def group_to_pb(group: Group, *, with_vector: bool = False) -> group_pb2.Group:
+    """Give one group; its centroid's vector only where it was asked for."""
+    return group_pb2.Group(
+        cluster_id=group.cluster_id,
+        label=group.label,
+        summary=group.summary,
+        keywords=group.keywords,
+        member_count=group.member_count,
+        parent_cluster_id=group.parent_cluster_id,
+        vector=group.centroid.tolist() if with_vector and group.centroid is not None else [],
+    )
+
+
+def member_to_pb(member: Member) -> group_pb2.Member:
+    """Give one document of a group."""
+    row = member.row
+    return group_pb2.Member(
+        rank=member.rank,
+        cluster_id=row["cluster_id"],
+        cluster_label=row["cluster_label"],
+        source_collection_id=row["source_collection_id"],
+        source_document_id=row["source_document_id"],
+        distance_to_centroid=row["distance_to_centroid"],
+        confidence=row["confidence"],
+        x=row["x"],
+        y=row["y"],
+        z=row["z"],
+        payload=None if member.payload is None else struct_of(member.payload),
+    )

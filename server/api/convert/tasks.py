@@ -1,0 +1,33 @@
+"""Tasks out: a run under the name that queues and other services know it by."""
+
+from __future__ import annotations
+
+from clusters.v1 import task_pb2
+
+from server.api.convert.values import struct_of, time_of
+from server.jobs.model import ClusterRecord, RunRecord, run_status_word
+
+TASK_TYPE = "engine_cluster_build"
+
+
+def task_to_pb(record: ClusterRecord, run: RunRecord) -> task_pb2.Task:
+    """Give the task of a run."""
+    more = {
+        "cluster_id": record.cluster_id,
+        "cluster_name": record.cluster_name,
+        "run_id": run.run_id,
+        "mode": run.mode,
+    }
+    return task_pb2.Task(
+        task_id=run.task_id,
+        task_type=TASK_TYPE,
+        status=run_status_word(run),
+        inputs=run.definition.collection_ids,
+        outputs=[output.collection_id for output in run.result.outputs] if run.result else [],
+        additional_data=struct_of(more | ({"stage": run.stage} if run.stage else {})),
+        error=run.error.message if run.error is not None else None,
+        namespace_id=record.namespace_id,
+        created_at=time_of(run.queued_at),
+        started_at=time_of(run.started_at),
+        completed_at=time_of(run.finished_at),
+    )

@@ -1,0 +1,154 @@
+"""What every call shares: its caller, its errors, and its line in the log.
+
+One interceptor for unary and streaming answers. It also reads the request, so that one
+that is no protobuf gets an error with details like any other fault.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from server.api.auth import admit, is_open
+from server.api.errors import Answer, answer_to, internal_answer
+from server.errors import InvalidRequestError, ShoalError, Violation
+from server.jobs.ids import new_id
+from server.tenancy import Caller, Tenancy
+
+REQUEST_ID_TRAILER = "x-request-id"
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Continuation = Callable[
+    [grpc.HandlerCallDetails], Awaitable["grpc.RpcMethodHandler[Any, Any] | None"]
+]
+
+_log = logging.getLogger(__name__)
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+    """Admits calls by `tenancy` and ends each with a status that its caller can use."""
+
+    def __init__(self, tenancy: Tenancy) -> None:
+        self._tenancy = tenancy
+
+    async def intercept_service(  # type: ignore[override]
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Wrap the handler of a call; open services and unknown methods pass as they are."""
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or is_open(method):
+            return handler
+        # Without a deserializer the wrapped handler gets the bytes, and its faults are ours.
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(
+                self._streaming(method, handler), None, handler.response_serializer
+            )
+        return grpc.unary_unary_rpc_method_handler(
+            self._unary(method, handler), None, handler.response_serializer
+        )
+
+    def _unary(self, method: str, handler: Any) -> Callable[[bytes, Context], Awaitable[Any]]:
+        async def serve(raw: bytes, context: Context) -> Any:
+            async with self._call(method, context):
+                return await handler.unary_unary(_read(handler, raw), context)
+
+        return serve
+
+    def _streaming(
+        self, method: str, handler: Any
+    ) -> Callable[[bytes, Context], AsyncIterator[Any]]:
+        async def serve(raw: bytes, context: Context) -> AsyncIterator[Any]:
+            async with (
+                self._call(method, context),
+                # A watcher that goes away ends the inner stream now, not when it is collected.
+                aclosing(handler.unary_stream(_read(handler, raw), context)) as answers,
+            ):
+                async for answer in answers:
+                    yield answer
+
+        return serve
+
+    @asynccontextmanager
+    async def _call(self, method: str, context: Context) -> AsyncIterator[None]:
+        line = _LogLine(method)
+        context.set_trailing_metadata(line.trailers)
+        try:
+            line.caller = await admit(self._tenancy, method, context.invocation_metadata() or ())
+            yield
+        except (asyncio.CancelledError, GeneratorExit):
+            line.write("CANCELLED")
+            raise
+        except grpc.aio.AbortError:
+            line.write("ABORTED_BY_HANDLER")
+            raise
+        except Exception as error:
+            answer = line.answer(error)
+            line.write(answer.code.name)
+            await context.abort(answer.code, answer.message, (*line.trailers, *answer.trailers))
+        else:
+            line.write("OK")
+
+
+class _LogLine:
+    """What the log will say about one call. Never a key, a header or a request's content."""
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+        self.request_id = new_id("req")
+        self.caller: Caller | None = None
+        self._began_s = time.monotonic()
+
+    @property
+    def trailers(self) -> tuple[tuple[str, str | bytes], ...]:
+        """The request's id, for the caller to quote."""
+        return ((REQUEST_ID_TRAILER, self.request_id),)
+
+    def answer(self, error: Exception) -> Answer:
+        """Give the answer to an error; one that is not ours is logged in full and hidden."""
+        if isinstance(error, ShoalError):
+            return answer_to(error)
+        error_id = new_id("err")
+        _log.error("%s failed with %s", self.method, error_id, exc_info=error, extra=self._fields())
+        return internal_answer(error_id)
+
+    def write(self, code: str) -> None:
+        """Write the line."""
+        elapsed_ms = (time.monotonic() - self._began_s) * 1000
+        _log.info(
+            "%s %s in %.1f ms",
+            self.method,
+            code,
+            elapsed_ms,
+            extra={**self._fields(), "code": code, "elapsed_ms": elapsed_ms},
+        )
+
+    def _fields(self) -> dict[str, Any]:
+        caller = self.caller
+        return {
+            "rpc": self.method,
+            "request_id": self.request_id,
+            "organization_id": caller.organization_id if caller else None,
+            "namespace_id": caller.namespace_id if caller else None,
+        }
+
+
+def _read(handler: Any, raw: bytes) -> Any:
+    try:
+        return handler.request_deserializer(raw)
+    except DecodeError as error:
+        raise InvalidRequestError(
+            [
+                Violation(
+                    "request",
+                    "cannot be read as this call's protobuf message, or is nested too deep",
+                )
+            ]
+        ) from error

@@ -1,0 +1,186 @@
+"""What list calls ask for: filter and order, checked and put in the store's words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast, get_args
+
+from clusters.v1 import cluster_requests_pb2, execution_pb2
+
+from server.api.convert.values import json_of
+from server.api.limits import ListRequest, Window, window_of
+from server.errors import InvalidRequestError, Violation
+from server.export.conditions import Condition
+from server.export.filters import Filter, parse_filter
+from server.jobs.definition import ClusterType
+from server.jobs.model import ClusterRecord, ClusterStatus, RunRecord, RunStatus
+from server.stores.base import ClusterQuery, SortField
+from server.tenancy import Caller
+
+SORT_FIELDS: tuple[str, ...] = get_args(SortField)
+DIRECTIONS = ("asc", "desc")
+ALLOWED_VALUES: dict[str, tuple[str, ...]] = {
+    "status": get_args(ClusterStatus),
+    "cluster_type": get_args(ClusterType),
+}
+"""The closed vocabularies a list can be filtered by."""
+
+FILTER_FIELDS = (*ALLOWED_VALUES, "input_collections")
+
+
+def cluster_query_of(
+    caller: Caller, request: cluster_requests_pb2.ListClustersRequest
+) -> tuple[ClusterQuery, Window]:
+    """Check a ListClusters request.
+
+    The query asks for one row more than the window holds, to see whether any follow.
+
+    Raises
+    ------
+    InvalidRequestError
+        With every fault of its filter, order and paging fields.
+    """
+    violations: list[Violation] = []
+    wanted = _wanted(request, violations)
+    sort_by, descending = _order(request, violations)
+    order = {"sort": sort_by, "descending": descending}
+    window = checked_window(request, {**wanted, **order}, violations)
+    query = ClusterQuery(
+        namespace_id=caller.namespace_id,
+        search=request.search,
+        statuses=cast("list[ClusterStatus]", wanted.get("status", [])),
+        cluster_types=wanted.get("cluster_type", []),
+        collection_ids=wanted.get("input_collections", []),
+        sort_by=cast(SortField, sort_by),
+        descending=descending,
+        limit=window.limit + 1,
+        offset=window.offset,
+        after_cluster_id=window.after,
+    )
+    return query, window
+
+
+def execution_window_of(request: execution_pb2.ListExecutionsRequest) -> Window:
+    """Check a ListExecutions request.
+
+    Raises
+    ------
+    InvalidRequestError
+        With every fault of its status and paging fields.
+    """
+    violations: list[Violation] = []
+    if request.HasField("status"):
+        checked_word("status", request.status, get_args(RunStatus), violations)
+    query = {"cluster_id": request.cluster_id, "status": request.status}
+    return checked_window(request, query, violations)
+
+
+def checked_window(
+    request: ListRequest, query: dict[str, Any], violations: list[Violation]
+) -> Window:
+    """Check the paging fields, and raise their faults together with those found before."""
+    try:
+        window = window_of(request, query=query)
+    except InvalidRequestError as error:
+        raise InvalidRequestError([*violations, *error.violations]) from error
+    if violations:
+        raise InvalidRequestError(violations)
+    return window
+
+
+def matching_runs(record: ClusterRecord, status: str, search: str) -> list[RunRecord]:
+    """Give a cluster's runs, newest first, that have a status and hold a text in any case.
+
+    A cluster keeps few runs (`moves.MAX_RUNS_KEPT`), all in its one record.
+    """
+    text = search.casefold()
+    return [
+        run
+        for run in reversed(record.runs)
+        if (not status or run.status == status) and any(text in part for part in _texts(run))
+    ]
+
+
+def _texts(run: RunRecord) -> list[str]:
+    parts = [run.run_id, run.task_id, run.error.message if run.error else "", *run.warnings]
+    return [part.casefold() for part in parts]
+
+
+def checked_word(
+    field: str, sent: str, allowed: tuple[str, ...], violations: list[Violation]
+) -> None:
+    """Note a violation unless `sent` is one of a closed vocabulary."""
+    if sent not in allowed:
+        violations.append(Violation(field, f"sent {sent!r}; allowed: {', '.join(allowed)}"))
+
+
+def _order(
+    request: cluster_requests_pb2.ListClustersRequest, violations: list[Violation]
+) -> tuple[str, bool]:
+    field = request.sort.field or "created_at"
+    direction = request.sort.direction or "desc"
+    checked_word("sort.field", field, SORT_FIELDS, violations)
+    checked_word("sort.direction", direction, DIRECTIONS, violations)
+    return field, direction == "desc"
+
+
+def _wanted(
+    request: cluster_requests_pb2.ListClustersRequest, violations: list[Violation]
+) -> dict[str, list[str]]:
+    """Give the values that each field may have, from the plain fields and the filter."""
+    wanted: dict[str, list[str]] = {}
+    for field, allowed in ALLOWED_VALUES.items():
+        if request.HasField(cast(Any, field)):
+            checked_word(field, getattr(request, field), allowed, violations)
+            wanted[field] = [getattr(request, field)]
+    try:
+        tree = parse_filter(json_of(request).get("filters"))
+    except InvalidRequestError as error:
+        violations += error.violations
+        return wanted
+    for condition in _conditions(tree, violations):
+        _narrow(wanted, condition, violations)
+    return wanted
+
+
+def _conditions(tree: Filter, violations: list[Violation]) -> Iterator[Condition]:
+    """Give the conditions of a filter that only says AND; anything else is a violation."""
+    if tree.any_of or tree.none_of:
+        violations.append(
+            Violation("filters", "OR and NOT are not supported yet here; join conditions by AND")
+        )
+        return
+    for item in tree.all_of:
+        if isinstance(item, Condition):
+            yield item
+        else:
+            yield from _conditions(item, violations)
+
+
+def _narrow(
+    wanted: dict[str, list[str]], condition: Condition, violations: list[Violation]
+) -> None:
+    path = f"filters.{condition.field}"
+    if condition.field not in FILTER_FIELDS or condition.operator not in ("eq", "in"):
+        violations.append(
+            Violation(
+                path,
+                f"{condition.operator} on it is not supported yet; eq and in on "
+                f"{', '.join(FILTER_FIELDS)} are",
+            )
+        )
+        return
+    values = condition.value if isinstance(condition.value, list | tuple) else [condition.value]
+    texts = [str(value) for value in cast("list[Any]", values)]
+    for text in texts:
+        if condition.field in ALLOWED_VALUES:
+            checked_word(path, text, ALLOWED_VALUES[condition.field], violations)
+    if condition.field not in wanted:
+        wanted[condition.field] = texts
+        return
+    both = [text for text in wanted[condition.field] if text in texts]
+    if not both or condition.field not in ALLOWED_VALUES:
+        violations.append(
+            Violation(path, "is asked for twice, with values that exclude each other")
+        )
+    wanted[condition.field] = both

@@ -1,0 +1,191 @@
+"""The part of ClusterService that reads, exports and removes results."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, suppress
+from typing import Any, NoReturn, cast
+
+import grpc
+from clusters.v1 import (
+    artifact_pb2,
+    cluster_requests_pb2,
+    cluster_service_pb2_grpc,
+    enrichment_pb2,
+    execution_pb2,
+    group_pb2,
+)
+
+from server.api.auth import current_caller
+from server.api.convert.executions import execution_to_pb
+from server.api.convert.groups import group_to_pb, member_to_pb
+from server.api.convert.pages import pagination_to_pb, slice_of
+from server.api.convert.values import required
+from server.api.errors import NotBuiltError
+from server.api.limits import MemberWindow, member_window_of, wants_total, window_of
+from server.errors import NotFoundError
+from server.jobs.clusters import Clusters
+from server.jobs.findings import Findings, Member
+from server.jobs.model import ClusterRecord, RunRecord
+from server.jobs.removal import Removal
+from server.results.groups import Group
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class ResultCalls(cluster_service_pb2_grpc.ClusterServiceServicer):
+    """What runs found and left behind; the calls about definitions are in `service.py`."""
+
+    def __init__(self, clusters: Clusters, findings: Findings, removal: Removal) -> None:
+        self._clusters = clusters
+        self._findings = findings
+        self._removal = removal
+
+    async def GetLatestExecution(
+        self, request: execution_pb2.GetLatestExecutionRequest, context: Context
+    ) -> execution_pb2.Execution:
+        """Give the newest run, with its groups."""
+        required(request, "cluster_id")
+        record, run = await self._clusters.run(current_caller(), request.cluster_id)
+        return await self._with_centroids(record, run, vectors=request.include_vectors)
+
+    async def GetExecution(
+        self, request: execution_pb2.GetExecutionRequest, context: Context
+    ) -> execution_pb2.Execution:
+        """Give one run, with its groups."""
+        required(request, "cluster_id", "run_id")
+        record, run = await self._clusters.run(current_caller(), request.cluster_id, request.run_id)
+        return await self._with_centroids(record, run, vectors=request.include_vectors)
+
+    async def _with_centroids(
+        self, record: ClusterRecord, run: RunRecord, *, vectors: bool
+    ) -> execution_pb2.Execution:
+        """Give a run with its groups; without them where it has none to show (any more)."""
+        groups: list[Group] = []
+        if run.status == "completed" and not run.is_skipped:
+            # The artifacts of old runs are retired; the run's record outlives them.
+            with suppress(NotFoundError):
+                _, _, groups = await self._findings.groups(
+                    current_caller(), record.cluster_id, run.run_id, vectors=vectors
+                )
+        centroids = [group_to_pb(group, with_vector=vectors) for group in groups]
+        return execution_to_pb(record, run, centroids)
+
+    async def ListGroups(
+        self, request: group_pb2.ListGroupsRequest, context: Context
+    ) -> group_pb2.ListGroupsResponse:
+        """Give a page of a run's groups, the largest first."""
+        required(request, "cluster_id")
+        window = window_of(
+            request, query={"cluster_id": request.cluster_id, "run_id": request.run_id}
+        )
+        _, run, groups = await self._findings.groups(
+            current_caller(), request.cluster_id, request.run_id or None
+        )
+        found = [group for group in groups if _holds(group, request.search.casefold())]
+        rows, has_next = slice_of(window, found)
+        total = len(found) if wants_total(request) else None
+        return group_pb2.ListGroupsResponse(
+            groups=[group_to_pb(group) for group in rows],
+            pagination=pagination_to_pb(
+                window,
+                n_rows=len(rows),
+                last_id=rows[-1].cluster_id if rows else "",
+                has_next=has_next,
+                total=total,
+            ),
+            total_count=total or 0,
+            run_id=run.run_id,
+        )
+
+    async def ListMembers(
+        self, request: group_pb2.ListMembersRequest, context: Context
+    ) -> AsyncIterator[group_pb2.Member]:
+        """Send the members of one group, nearest to the centroid first."""
+        required(request, "cluster_id", "group_id")
+        window = member_window_of(request)
+        # A search is made here, over every member: the place in the group is known to the
+        # artifacts, the place among those found is not.
+        searching = bool(request.search)
+        members = cast(
+            "AsyncGenerator[Member]",
+            self._findings.members(
+                current_caller(),
+                request.cluster_id,
+                request.group_id,
+                request.run_id or None,
+                offset=window.after_rank if searching else window.after_rank + window.offset,
+                limit=None if searching else window.limit,
+                with_payload=request.include_payload,
+            ),
+        )
+        async with aclosing(members):
+            async for member in _searched(members, request.search, window):
+                yield member_to_pb(member)
+
+    async def DeleteCluster(
+        self, request: cluster_requests_pb2.DeleteClusterRequest, context: Context
+    ) -> cluster_requests_pb2.DeleteClusterResponse:
+        """Remove a cluster, with its outputs and artifacts unless told otherwise."""
+        required(request, "cluster_id")
+        cascade = request.cascade_output_collections or not request.HasField(
+            "cascade_output_collections"
+        )
+        removed = await self._removal.delete(current_caller(), request.cluster_id, cascade=cascade)
+        return cluster_requests_pb2.DeleteClusterResponse(
+            cluster_id=removed.cluster_id,
+            deleted_output_collection_ids=removed.output_collection_ids,
+            deleted_run_ids=removed.run_ids,
+            artifacts_deleted=removed.artifact_folders > 0,
+            canceled_run_id=removed.canceled_run_id,
+        )
+
+    # Named in the contract, not built by this version.
+
+    async def PatchExecutionLabels(
+        self, request: group_pb2.PatchExecutionLabelsRequest, context: Context
+    ) -> NoReturn:
+        """Rename groups of one run."""
+        raise NotBuiltError("PatchExecutionLabels")
+
+    async def GetVisualization(
+        self, request: artifact_pb2.GetVisualizationRequest, context: Context
+    ) -> NoReturn:
+        """Give the map of a run."""
+        raise NotBuiltError("GetVisualization")
+
+    async def ExportExecution(
+        self, request: artifact_pb2.ExportExecutionRequest, context: Context
+    ) -> NoReturn:
+        """Say where a run's artifacts are."""
+        raise NotBuiltError("ExportExecution")
+
+    async def EnrichCollection(
+        self, request: enrichment_pb2.EnrichCollectionRequest, context: Context
+    ) -> NoReturn:
+        """Write a finished run's membership into a collection."""
+        raise NotBuiltError("EnrichCollection")
+
+
+async def _searched(
+    members: AsyncIterator[Member], search: str, window: MemberWindow
+) -> AsyncIterator[Member]:
+    """Give the members whose document id holds a text, from the window's place on."""
+    if not search:
+        async for member in members:
+            yield member
+        return
+    text, found = search.casefold(), 0
+    async for member in members:
+        if text not in member.row["source_document_id"].casefold():
+            continue
+        found += 1
+        if found > window.offset:
+            yield member
+        if window.limit is not None and found >= window.offset + window.limit:
+            return
+
+
+def _holds(group: Group, text: str) -> bool:
+    parts = (group.cluster_id, group.label, group.summary or "", *group.keywords)
+    return any(text in part.casefold() for part in parts)
