@@ -18,7 +18,7 @@ from gpu.vectors import row_blocks
 
 Array = Any
 
-SEGMENT_POINTS = 4096
+SEGMENT_POINTS = 512
 """Most rows that are summed in float32; the segments of a group are added in float64."""
 
 

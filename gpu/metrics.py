@@ -153,24 +153,23 @@ def _silhouette(points: Array, labels: Array, angular: bool, each: Each) -> floa
     labels = labels[by_group]
     sizes = np.bincount(labels)
     starts = np.cumsum(sizes) - sizes
-    # Differences of near points lose half the digits in a square root, so float64 for those.
-    points = points[by_group].astype(np.float32 if angular else np.float64)
-    if not angular:
-        points -= points.mean(axis=0)
+    # Centred, since a product of vectors far from the origin has lost its digits. A square root
+    # halves those that are left, so Euclidean distances are taken in float64.
+    kind = np.float32 if angular else np.float64
+    points = (points[by_group] - points.mean(axis=0, dtype=np.float64)).astype(kind)
     squares = np.einsum("ij,ij->i", points, points)
 
     def score(rows: slice) -> float:
         distances = points[rows] @ points.T
-        if angular:
-            np.subtract(1, distances, out=distances)
-        else:
-            distances *= -2
-            distances += squares
-            distances += squares[rows, None]
+        distances *= -2
+        distances += squares
+        distances += squares[rows, None]
         np.maximum(distances, 0, out=distances)
         lines = np.arange(len(distances))
         distances[lines, lines + rows.start] = 0
-        if not angular:
+        if angular:
+            distances /= 2
+        else:
             np.sqrt(distances, out=distances)
         sums = np.add.reduceat(distances, starts, axis=1, dtype=np.float64)
         own = labels[rows]
