@@ -1,0 +1,183 @@
+"""Pages of a collection in Qdrant's own order, the next one fetched while one is parsed."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+from qdrant_client import grpc as pb
+from qdrant_client import models
+from qdrant_client.conversions.conversion import RestToGrpc
+
+from server.export.errors import ExportStoppedError
+from server.export.wire import PageParser, Records, outline
+from server.qdrant.client import QdrantAddress, translated
+from server.qdrant.errors import QdrantUnavailableError
+
+_METHOD = "/qdrant.Points/Scroll"
+
+
+@dataclass(frozen=True)
+class ScrollQuery:
+    """What to read of one collection.
+
+    Attributes
+    ----------
+    qdrant_name : str
+        The collection (or alias).
+    vector_names : tuple of str
+        Wanted vectors; ``""`` is the unnamed one. Empty: no vectors travel.
+    filter : qdrant_client.models.Filter or None
+        What Qdrant checks.
+    payload_keys : tuple of str or None
+        Selectors of payload keys that travel; empty for no payload, None for all of it.
+    page_size : int
+        Points per call.
+    """
+
+    qdrant_name: str
+    vector_names: tuple[str, ...] = ()
+    filter: models.Filter | None = None
+    payload_keys: tuple[str, ...] | None = ()
+    page_size: int = 1000
+
+    def request(self, offset: bytes | None) -> pb.ScrollPoints:
+        """The protobuf request for the page that starts at an offset."""
+        request = pb.ScrollPoints(
+            collection_name=self.qdrant_name,
+            limit=self.page_size,
+            with_payload=_payload_selector(self.payload_keys),
+            with_vectors=_vectors_selector(self.vector_names),
+        )
+        if self.filter is not None:
+            request.filter.CopyFrom(RestToGrpc.convert_filter(self.filter))
+        if offset is not None:
+            request.offset.CopyFrom(pb.PointId.FromString(offset))
+        return request
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to bear with a Qdrant that is away, and how to wait between tries."""
+
+    total_s: float = 30.0
+    first_wait_s: float = 0.2
+    longest_wait_s: float = 5.0
+
+
+DEFAULT_PATIENCE: Final = Patience()
+
+
+def scroll_pages(
+    channel: grpc.Channel,
+    address: QdrantAddress,
+    query: ScrollQuery,
+    *,
+    patience: Patience = DEFAULT_PATIENCE,
+    should_stop: Callable[[], bool] | None = None,
+) -> Iterator[Records]:
+    """Read a collection page by page.
+
+    Parameters
+    ----------
+    channel : grpc.Channel
+        From `server.qdrant.client.channel`; may be shared.
+    address : QdrantAddress
+        For the credentials and the time limit of each call.
+    query : ScrollQuery
+        What to read.
+    patience : Patience, optional
+        For calls that find Qdrant away. Each page starts with fresh patience.
+    should_stop : callable, optional
+        Asked before every page and between tries; true ends with `ExportStoppedError`.
+
+    Raises
+    ------
+    QdrantUnavailableError
+        If Qdrant stayed away for longer than the patience.
+    """
+    caller = _Caller(channel, address, query.qdrant_name, patience, should_stop)
+    parser = PageParser(query.vector_names, with_payload=query.payload_keys != ())
+    request = query.request(None)
+    pending = caller.start(request)
+    try:
+        while True:
+            data = caller.finish(pending, request)
+            page = outline(data)
+            if page.next_offset is not None:
+                request = query.request(page.next_offset)
+                pending = caller.start(request)
+            if page.records:
+                yield parser.parse(data, page.records)
+            if page.next_offset is None:
+                return
+    finally:
+        pending.cancel()  # Of no effect on a call that has ended.
+
+
+class _Caller:
+    """Raw unary Scroll calls, repeated while Qdrant is away."""
+
+    def __init__(
+        self,
+        channel: grpc.Channel,
+        address: QdrantAddress,
+        collection: str,
+        patience: Patience,
+        should_stop: Callable[[], bool] | None,
+    ) -> None:
+        self._call = channel.unary_unary(
+            _METHOD,
+            request_serializer=pb.ScrollPoints.SerializeToString,
+            response_deserializer=None,
+        )
+        self._address = address
+        self._collection = collection
+        self._patience = patience
+        self._should_stop = should_stop
+
+    def start(self, request: pb.ScrollPoints) -> grpc.Future[bytes]:
+        self._check_stop()
+        return self._call.future(
+            request, timeout=self._address.timeout_s, metadata=tuple(self._address.metadata())
+        )
+
+    def finish(self, pending: grpc.Future[bytes], request: pb.ScrollPoints) -> bytes:
+        deadline = time.monotonic() + self._patience.total_s
+        wait_s = self._patience.first_wait_s
+        while True:
+            try:
+                return pending.result()
+            except grpc.RpcError as error:
+                told = translated(error, collection=self._collection)
+                left_s = deadline - time.monotonic()
+                if not isinstance(told, QdrantUnavailableError) or left_s <= 0:
+                    raise told from error
+            # Jitter, so that workers do not all come back in the same moment.
+            time.sleep(min(wait_s * random.uniform(0.5, 1.0), left_s))
+            wait_s = min(wait_s * 2, self._patience.longest_wait_s)
+            pending = self.start(request)
+
+    def _check_stop(self) -> None:
+        if self._should_stop is not None and self._should_stop():
+            raise ExportStoppedError(f"reading of collection {self._collection!r} was stopped")
+
+
+def _payload_selector(keys: Sequence[str] | None) -> pb.WithPayloadSelector:
+    if keys is None:
+        return pb.WithPayloadSelector(enable=True)
+    if not keys:
+        return pb.WithPayloadSelector(enable=False)
+    return pb.WithPayloadSelector(include=pb.PayloadIncludeSelector(fields=list(keys)))
+
+
+def _vectors_selector(names: Sequence[str]) -> pb.WithVectorsSelector:
+    if not names:
+        return pb.WithVectorsSelector(enable=False)
+    if "" in names:  # The unnamed vector cannot be named; the parser drops what else comes.
+        return pb.WithVectorsSelector(enable=True)
+    return pb.WithVectorsSelector(include=pb.VectorsSelector(names=list(names)))
