@@ -9,7 +9,6 @@ This is the one file of the service that imports Dask.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from uuid import uuid4
 import dask
 from dask.distributed import Client, Future, LocalCluster, Nanny, get_worker
 from distributed import KilledWorker
+from distributed.client import FutureCancelledError
 
 from server.errors import PreconditionError, ShoalError
 
@@ -109,7 +109,8 @@ class Engine:
         self._client = await Client(
             self._settings.address or self._cluster, asynchronous=True, set_as_default=False
         )
-        if not self._client.scheduler_info()["workers"]:
+        if not await self._client.nthreads():
+            await self.close()
             raise NoWorkerError(f"the Dask cluster at {self._settings.address} has no workers")
         self._client.subscribe_topic(self._topic, self._on_event)
 
@@ -151,14 +152,12 @@ class Engine:
         )  # fmt: skip
         try:
             result: Result = await self._futures[key].result()
-        except (KilledWorker, asyncio.CancelledError) as error:
+        except (KilledWorker, FutureCancelledError) as error:
             if key in self._stopped:
                 raise StoppedError(f"{key} was stopped") from None
-            if isinstance(error, KilledWorker):
-                raise WorkerDiedError(
-                    "the worker process died; it may have been killed for memory"
-                ) from error
-            raise
+            raise WorkerDiedError(
+                "the worker process died; it may have been killed for memory"
+            ) from error
         finally:
             self._futures.pop(key, None)
             self._listeners.pop(key, None)
@@ -206,7 +205,7 @@ class Engine:
             processes=True,
             worker_class=_ShortGraceNanny,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             asynchronous=True,
             silence_logs=40,
             memory_limit=0,

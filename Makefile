@@ -1,0 +1,68 @@
+# Everything a developer or CI runs. `make setup` is implied by the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+IMAGE ?= shoal
+
+.PHONY: help setup demo serve gateway test test-gpu lint format proto lock bench gpu-check image clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: $(READY) ## Make the environment in .venv from the lock file
+
+$(READY): requirements-dev.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "shoal needs Python 3.11 or newer, this is " + sys.version)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $(READY)
+
+demo: $(READY) ## Cluster the standard library's documentation and show the groups
+	$(BIN)/shoal demo --data-dir .demo
+
+serve: $(READY) ## Serve on 127.0.0.1:50051 without keys
+	$(BIN)/shoal serve --dev
+
+gateway: $(READY) ## The REST gateway (not built yet)
+	@echo "the gateway is not built yet; call the server by gRPC" >&2; exit 2
+
+test: $(READY) ## Run the tests (no GPU, no network, no other server needed)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+
+test-gpu: $(READY) ## Run the device tests; each says why it was skipped without a GPU
+	$(BIN)/python -m pytest -m gpu tests/gpu_device -q -rs
+
+gpu-check: test-gpu ## The same
+
+lint: $(READY) ## Style, types, contract, and what the house forbids
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy server gpu benchmarks proto/generate.py
+	$(BIN)/python proto/generate.py --check --lint
+	$(BIN)/python -m pytest -q tests/test_house.py
+
+format: $(READY) ## Rewrite the code as `make lint` wants it
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+proto: $(READY) ## Regenerate stubs and descriptor set from proto/
+	$(BIN)/python proto/generate.py
+
+lock: $(READY) ## Resolve pyproject.toml anew into the lock files
+	$(BIN)/uv pip compile --quiet --no-emit-index-url --no-header --generate-hashes --universal \
+		--python-version 3.11 pyproject.toml -o requirements.txt
+	$(BIN)/uv pip compile --quiet --no-emit-index-url --no-header --generate-hashes --universal \
+		--python-version 3.11 pyproject.toml --extra dev -c requirements.txt -o requirements-dev.txt
+
+bench: $(READY) ## Measure against the peers; tables on screen, JSON in benchmarks/results
+	$(BIN)/python benchmarks/hdbscan.py
+	$(BIN)/python benchmarks/kmeans.py
+	$(BIN)/python benchmarks/latency.py
+
+image: ## Build the CPU image (needs a Docker engine)
+	docker build -f docker/Dockerfile -t $(IMAGE) .
+
+clean: ## Remove what the targets above made
+	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
