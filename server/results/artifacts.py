@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -115,10 +116,8 @@ class RunFolder:
         self.namespace_id = namespace_id
         self.cluster_id = cluster_id
         self.run_id = run_id
-        self.fs, base = fsspec.core.url_to_fs(base_url, **(storage_options or {}))
-        self.root = "/".join(
-            [base.rstrip("/"), checked_id(namespace_id), checked_id(cluster_id), checked_id(run_id)]
-        )
+        self.fs, cluster_root = cluster_folder(base_url, namespace_id, cluster_id, storage_options)
+        self.root = f"{cluster_root}/{checked_id(run_id)}"
         self._digests: dict[str, ArtifactFile] = {}
 
     @property
@@ -370,6 +369,19 @@ class RunFolder:
             except pa.ArrowInvalid as error:
                 raise ArtifactError(f"{name} of {self.run_id} is damaged: {error}") from error
             yield file
+
+
+def cluster_folder(
+    base_url: str,
+    namespace_id: str,
+    cluster_id: str,
+    storage_options: Mapping[str, Any] | None = None,
+) -> tuple[AbstractFileSystem, str]:
+    """Give the file system and the path under which all runs of a cluster lie."""
+    # Other processes write here, too: a remembered listing would hide what they did.
+    options = {"use_listings_cache": False, **(storage_options or {})}
+    fs, base = fsspec.core.url_to_fs(base_url, **options)
+    return fs, "/".join([base.rstrip("/"), checked_id(namespace_id), checked_id(cluster_id)])
 
 
 def checked_id(value: str) -> str:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 import time
 import unicodedata
-from collections.abc import Collection, Sequence
-from typing import Literal
+from collections.abc import Callable, Collection, Sequence
+from typing import Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -37,6 +37,7 @@ from server.results.writes import (
 MAX_SLUG_LENGTH = 64
 _RUN_ID = re.compile(r"run_[A-Za-z0-9]+")
 
+R = TypeVar("R")
 Published = Literal["switched", "already", "superseded"]
 
 
@@ -127,6 +128,8 @@ def stage_outputs(
     """
     policy = policy or RetryPolicy()
     name = output.generation
+    # Told now, before the run is committed, rather than when it is to be published.
+    _check_name_is_free(_collections(client), output)
     if _alias_target(client, output.name) == name:
         raise OutputLostError(f"{name} is published already; it cannot be filled again")
     repeat_passing(
@@ -198,13 +201,7 @@ def publish_outputs(
         If the generation is gone and nothing newer stands in its place.
     """
     existing = _collections(client)
-    if output.name in existing:
-        raise OutputNameTakenError(
-            f"Qdrant has a collection {output.name!r} that this cluster did not make, so its "
-            "output cannot have that name; rename or delete that collection, or rename the "
-            "cluster",
-            collection=output.name,
-        )
+    _check_name_is_free(existing, output)
     current = _alias_target(client, output.name)
     if output.generation not in existing:
         if current is not None:
@@ -216,7 +213,7 @@ def publish_outputs(
             time.sleep(drain_s)
     for generation in _generations(existing, output.name):
         if generation != output.generation and generation not in in_work:
-            client.delete_collection(generation)
+            _delete(client, generation)
     return "already" if current == output.generation else "switched"
 
 
@@ -229,19 +226,17 @@ def discard_outputs(client: QdrantClient, output: OutputCollection) -> bool:
         return False
     if output.generation not in _collections(client):
         return False
-    client.delete_collection(output.generation)
+    _delete(client, output.generation)
     return True
 
 
 def remove_outputs(client: QdrantClient, output: OutputCollection) -> int:
     """Remove the alias and all its generations; give how many there were."""
     if _alias_target(client, output.name) is not None:
-        client.update_collection_aliases(
-            [models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=output.name))]
-        )
+        _ask(lambda: client.update_collection_aliases([_drop_alias(output)]), output.name)
     generations = _generations(_collections(client), output.name)
     for generation in generations:
-        client.delete_collection(generation)
+        _delete(client, generation)
     return len(generations)
 
 
@@ -262,8 +257,18 @@ def _create_generation(client: QdrantClient, name: str, distance: str, n_dims: i
         client.create_payload_index(name, field, field_schema=kind, wait=True)
 
 
+def _check_name_is_free(existing: Collection[str], output: OutputCollection) -> None:
+    if output.name in existing:
+        raise OutputNameTakenError(
+            f"Qdrant has a collection {output.name!r} that this cluster did not make, so its "
+            "output cannot have that name; rename or delete that collection, or rename the "
+            "cluster",
+            collection=output.name,
+        )
+
+
 def _check_count(client: QdrantClient, name: str, expected: int) -> None:
-    found = client.count(name, exact=True).count
+    found = _ask(lambda: client.count(name, exact=True), name).count
     if found != expected:
         raise OutputLostError(
             f"{name} holds {found:,} documents after {expected:,} were written; "
@@ -276,20 +281,33 @@ def _switch(client: QdrantClient, output: OutputCollection, current: str | None)
     create = models.CreateAliasOperation(
         create_alias=models.CreateAlias(collection_name=output.generation, alias_name=output.name)
     )
-    drop = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=output.name))
     # One request, and Qdrant applies its actions as one.
-    client.update_collection_aliases([create] if current is None else [drop, create])
+    actions: list[models.AliasOperations] = [] if current is None else [_drop_alias(output)]
+    actions.append(create)
+    _ask(lambda: client.update_collection_aliases(actions), output.generation)
+
+
+def _drop_alias(output: OutputCollection) -> models.DeleteAliasOperation:
+    return models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=output.name))
 
 
 def _alias_target(client: QdrantClient, alias: str) -> str | None:
-    for entry in client.get_aliases().aliases:
+    for entry in _ask(client.get_aliases, alias).aliases:
         if entry.alias_name == alias:
             return entry.collection_name
     return None
 
 
 def _collections(client: QdrantClient) -> set[str]:
-    return {entry.name for entry in client.get_collections().collections}
+    return {entry.name for entry in _ask(client.get_collections, "").collections}
+
+
+def _delete(client: QdrantClient, generation: str) -> None:
+    _ask(lambda: client.delete_collection(generation), generation)
+
+
+def _ask(call: Callable[[], R], collection: str) -> R:
+    return repeat_passing(call, collection=collection, policy=RetryPolicy())
 
 
 def _generations(existing: Collection[str], name: str) -> list[str]:

@@ -6,10 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
-
 from server.errors import NotFoundError
-from server.results.artifacts import RunFolder, checked_id
+from server.results.artifacts import RunFolder, cluster_folder
 
 DEFAULT_KEEP_RUNS = 3
 
@@ -73,23 +71,16 @@ def delete_cluster_artifacts(
     runs = _runs_on_disk(base_url, namespace_id, cluster_id, options)
     for run_id in runs:
         RunFolder(base_url, namespace_id, cluster_id, run_id, options).delete()
-    fs, root = _cluster_root(base_url, namespace_id, cluster_id, options)
+    fs, root = cluster_folder(base_url, namespace_id, cluster_id, options)
     if fs.exists(root):
         fs.rm(root, recursive=True)
     return len(runs)
 
 
-def _cluster_root(
-    base_url: str, namespace_id: str, cluster_id: str, options: Mapping[str, Any]
-) -> tuple[Any, str]:
-    fs, base = fsspec.core.url_to_fs(base_url, **options)
-    return fs, "/".join([base.rstrip("/"), checked_id(namespace_id), checked_id(cluster_id)])
-
-
 def _runs_on_disk(
     base_url: str, namespace_id: str, cluster_id: str, options: Mapping[str, Any]
 ) -> list[str]:
-    fs, root = _cluster_root(base_url, namespace_id, cluster_id, options)
+    fs, root = cluster_folder(base_url, namespace_id, cluster_id, options)
     if not fs.exists(root):
         return []
     entries = fs.ls(root, detail=True)

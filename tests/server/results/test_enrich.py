@@ -8,11 +8,16 @@ import grpc
 import numpy as np
 import pyarrow as pa
 import pytest
+from qdrant_client import grpc as pb
 from qdrant_client import models
 
 from server.jobs.definition import FieldMapping
 from server.qdrant.client import QdrantAddress, connect
-from server.qdrant.errors import CollectionNotFoundError, QdrantUnavailableError
+from server.qdrant.errors import (
+    CollectionNotFoundError,
+    QdrantRefusedError,
+    QdrantUnavailableError,
+)
 from server.results.enrich import EnrichReport, enrich_sources
 from server.results.failures import WriteStoppedError
 from server.results.groups import Group, members_table
@@ -170,23 +175,17 @@ def test_documents_deleted_in_between_are_counted(client, source):
     assert payloads(client, source)[2]["cluster_id"] == "cl_1"
 
 
-def test_a_document_deleted_between_look_and_write_is_counted(qdrant_address, source):
-    """The deletion happens for real, right after the writer has looked."""
-    opened = connect(qdrant_address)
-    looked = opened.retrieve
-
-    def look_then_delete(*args, **kwargs):
-        records = looked(*args, **kwargs)
-        opened.delete(source, [2])
-        return records
-
-    opened.retrieve = look_then_delete
+def test_a_document_deleted_between_look_and_write_is_counted(
+    client, client_between, between, source
+):
+    between.after["/qdrant.Points/Get"] = [lambda _: client.delete(source, [2])]
     report = enrich_sources(
-        opened, [("docs", source)], members_of([0, 0, 1, -1]), GROUPS, DEFAULT, "run_1"
+        client_between, [("docs", source)], members_of([0, 0, 1, -1]), GROUPS, DEFAULT, "run_1"
     )
     assert (report.enriched, report.failed) == (3, 1)
-    assert all(p["cluster_run_id"] == "run_1" for p in payloads(opened, source).values())
-    opened.close()
+    found = payloads(client, source)
+    assert set(found) == {0, 1, 3}
+    assert all(p["cluster_run_id"] == "run_1" for p in found.values())
 
 
 def test_ids_may_be_uuids_and_very_large_numbers(client, collection_name):
@@ -274,24 +273,18 @@ def test_interrupted_enrichment_is_completed_by_repeating_it(client, collection_
     assert {p["cluster_run_id"] for p in payloads(client, name).values()} == {"run_2"}
 
 
-def test_without_a_distance_a_group_is_written_as_one(client, source):
+def test_without_a_distance_a_group_is_written_as_one(client_between, between, source):
     """Equal values share one operation: what a run of a million documents lives on."""
-    sent = []
-    batch = client.batch_update_points
-    mappings = DEFAULT[:2]
-    try:
-        client.batch_update_points = lambda name, operations, **kw: (
-            sent.append(operations),
-            batch(name, operations, **kw),
-        )
-        enrich_sources(
-            client, [("docs", source)], members_of([0, 0, 1, 0]), GROUPS, mappings, "run_1"
-        )
-    finally:
-        del client.batch_update_points
-    ((first, second),) = sent
-    assert sorted(first.set_payload.points) == [0, 1, 3]
-    assert second.set_payload.points == [2]
+    members = members_of([0, 0, 1, 0])
+    enrich_sources(client_between, [("docs", source)], members, GROUPS, DEFAULT[:2], "run_1")
+
+    (request,) = between.requests["/qdrant.Points/UpdateBatch"]
+    operations = pb.UpdateBatchPoints.FromString(request).operations
+    written = [
+        sorted(point.num for point in operation.set_payload.points_selector.points.ids)
+        for operation in operations
+    ]
+    assert written == [[0, 1, 3], [2]]
 
 
 def test_a_qdrant_that_stays_away_is_said_to_be_unavailable():
@@ -322,35 +315,35 @@ def test_a_cancel_ends_the_wait_for_a_qdrant_that_is_away():
     away.close()
 
 
-def test_a_fault_that_passes_is_not_seen(client, source):
-    class Stumble(grpc.RpcError, grpc.Call):  # type: ignore[misc]
-        def code(self):
-            return grpc.StatusCode.UNAVAILABLE
+def abort(code):
+    return lambda context: context.abort(code, "restarting")
 
-        def details(self):
-            return "restarting"
 
-    Stumble.__abstractmethods__ = frozenset()
-    faults = [Stumble(), Stumble()]
-    batch = client.batch_update_points
-
-    def stumbling(*args, **kwargs):
-        if faults:
-            raise faults.pop()
-        return batch(*args, **kwargs)
-
-    try:
-        client.batch_update_points = stumbling
-        report = enrich_sources(
-            client,
-            [("docs", source)],
-            members_of([0, 1]),
-            GROUPS,
-            DEFAULT,
-            "run_1",
-            policy=RetryPolicy(first_delay_s=0.001),
-        )
-    finally:
-        del client.batch_update_points
+def test_a_fault_that_passes_is_not_seen(client, client_between, between, source):
+    between.before["/qdrant.Points/UpdateBatch"] = [
+        abort(grpc.StatusCode.UNAVAILABLE),
+        abort(grpc.StatusCode.RESOURCE_EXHAUSTED),
+    ]
+    # The third attempt is written, but its answer is lost.
+    between.after["/qdrant.Points/UpdateBatch"] = [abort(grpc.StatusCode.UNAVAILABLE)]
+    report = enrich_sources(
+        client_between,
+        [("docs", source)],
+        members_of([0, 1]),
+        GROUPS,
+        DEFAULT,
+        "run_1",
+        policy=RetryPolicy(first_delay_s=0.001),
+    )
     assert (report.enriched, report.failed) == (2, 0)
+    assert len(between.requests["/qdrant.Points/UpdateBatch"]) == 4
     assert payloads(client, source)[0]["cluster_run_id"] == "run_1"
+
+
+def test_a_refused_write_is_not_repeated(client_between, between, source):
+    between.before["/qdrant.Points/UpdateBatch"] = [abort(grpc.StatusCode.PERMISSION_DENIED)]
+    with pytest.raises(QdrantRefusedError, match="PERMISSION_DENIED"):
+        enrich_sources(
+            client_between, [("docs", source)], members_of([0]), GROUPS, DEFAULT, "run_1"
+        )
+    assert len(between.requests["/qdrant.Points/UpdateBatch"]) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 
+import grpc
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -280,15 +281,40 @@ def test_collections_that_only_look_alike_stay(client, output, collection_name):
 
 def test_somebody_elses_collection_of_that_name_is_not_touched(client, output, collection_name):
     taken = collection_name()
-    client.create_collection(taken, vectors_config={})
     clash = OutputCollection(collection_id=taken, name=taken, generation=f"{taken}.run_1")
     stage(client, clash)
+    client.create_collection(taken, vectors_config={})
     try:
         with pytest.raises(OutputNameTakenError, match=taken):
             publish_outputs(client, clash, drain_s=0)
+        with pytest.raises(OutputNameTakenError, match=taken):
+            stage(client, clash)
         assert client.count(taken, exact=True).count == 0
     finally:
         discard_outputs(client, clash)
+
+
+def test_a_document_that_somebody_added_is_found_out(client, output):
+    def add_one(done: int, total: int) -> None:
+        client.upsert(output.generation, [models.PointStruct(id=1, vector={}, payload={})])
+
+    with pytest.raises(OutputLostError, match="holds 7 documents after 6 were written"):
+        stage(client, output, progress=add_one)
+
+
+def test_a_lost_answer_writes_nothing_twice(client, client_between, between, output):
+    def lose(context):
+        context.abort(grpc.StatusCode.UNAVAILABLE, "connection lost")
+
+    between.after = {
+        "/qdrant.Points/Upsert": [lose],
+        "/qdrant.Collections/Create": [lose],
+        "/qdrant.Collections/UpdateAliases": [lose],
+    }
+    assert stage(client_between, output) == 6
+    assert publish_outputs(client_between, output, drain_s=0) == "switched"
+    assert between.after == {method: [] for method in between.after}
+    assert client.count(output.name, exact=True).count == 6
 
 
 def test_publishing_what_was_never_staged_fails(client, output):
