@@ -34,6 +34,13 @@ MAX_MIN_SAMPLES_ON_GPU = 1023
 _MATRIX_SHARE = 0.5
 """Share of the free memory that the matrix of distances may take."""
 
+_MATRIX_BYTES = 1 << 30
+"""Most memory that the matrix may take however much is free (16,000 points).
+
+About there both ways take as long, and touching more memory for the first time costs more than
+the products that symmetry saves.
+"""
+
 _TREE_SHARE = 0.95
 
 
@@ -61,7 +68,7 @@ def hdbscan(
         On the CPU; None: one per core. The result does not depend on it.
     matrix_budget_bytes : int or None
         Most memory for the full matrix of distances on the CPU, above which it is computed in
-        blocks; None: half of what is free.
+        blocks; None: half of what is free, at most 1 GiB.
 
     Returns
     -------
@@ -144,7 +151,7 @@ def spanning_tree(
     params = params.resolved(len(vectors))
     assert params.min_samples is not None  # Resolved.
     if matrix_budget_bytes is None:
-        matrix_budget_bytes = int(_MATRIX_SHARE * free_bytes("cpu"))
+        matrix_budget_bytes = min(_MATRIX_BYTES, int(_MATRIX_SHARE * free_bytes("cpu")))
     is_dense = matrix_bytes(len(vectors)) <= matrix_budget_bytes
     build = dense_tree if is_dense else boruvka_tree
     with worker_threads(n_threads) as each:

@@ -39,6 +39,7 @@ _PAIR_COST = 60
 """What a pair of rows costs, in entries of a float64 matrix product: gathers, no cache reuse."""
 
 _PAIR_BLOCK = 1024
+"""Pairs that are computed at a time; so few are never worth a product."""
 
 
 class SquaredDistances:
@@ -128,7 +129,7 @@ class SquaredDistances:
         block[at_row[itself], at_column[itself]] = 0
         at_row, at_column = at_row[~itself], at_column[~itself]
         some_rows, some_columns = np.unique(at_row), np.unique(at_column)
-        if len(at_row) * _PAIR_COST <= len(some_rows) * len(some_columns) + _PAIR_BLOCK:
+        if (len(at_row) - _PAIR_BLOCK) * _PAIR_COST <= len(some_rows) * len(some_columns):
             squared = self.pairs(rows[at_row], columns[at_column])
         else:
             product = self._product64(rows[some_rows], columns[some_columns])
@@ -143,7 +144,8 @@ class SquaredDistances:
         product += np.einsum("ij,ij->i", left, left)[:, None]
         product += np.einsum("ij,ij->i", right, right)
         np.maximum(product, 0, out=product)
-        product[self._distinct[rows][:, None] == self._distinct[columns]] = 0
+        same = self._fingerprints[rows][:, None] == self._fingerprints[columns]
+        product[same] = 0
         return product
 
     def _centred(self, rows: slice | NDArray[Any]) -> NDArray[np.float64]:
@@ -155,8 +157,15 @@ class SquaredDistances:
         return np.arange(which.start, which.stop) if isinstance(which, slice) else which
 
     @cached_property
-    def _distinct(self) -> NDArray[np.intp]:
-        # The same number for rows that are the same; adding 0 makes -0.0 equal to 0.0.
-        same = np.ascontiguousarray(self._vectors + np.float32(0))
-        row = np.dtype((np.void, same.dtype.itemsize * same.shape[1]))
-        return np.unique(same.view(row).ravel(), return_inverse=True)[1]
+    def _fingerprints(self) -> NDArray[np.uint64]:
+        # A sum of the bits of each row with odd random weights, modulo 2**64: alike for rows
+        # that are the same, and sorting rows to find those takes a hundred times as long.
+        half = np.random.default_rng(0).integers(
+            2**63, size=self._vectors.shape[1], dtype=np.uint64
+        )
+        weights = 2 * half + 1
+        fingerprints = np.empty(self.n_points, dtype=np.uint64)
+        for rows in row_blocks(self.n_points, 8 * len(weights)):
+            block = self._vectors[rows] + np.float32(0)  # Makes -0.0 the same as 0.0.
+            fingerprints[rows] = block.view(np.uint32).astype(np.uint64) @ weights
+        return fingerprints
