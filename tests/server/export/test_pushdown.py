@@ -1,6 +1,7 @@
 """What Qdrant is asked and what is left, together, select what the contract says."""
 
 import datetime
+import uuid
 from fractions import Fraction
 
 import pytest
@@ -10,8 +11,10 @@ from qdrant_client import QdrantClient, models
 
 from server.export.evaluate import matches
 from server.export.filters import parse_filter
+from server.export.parquet import stored_spellings
 from server.export.pushdown import push_down
 
+PARAMS = models.VectorParams(size=2, distance=models.Distance.DOT)
 TEXTS = ["x", "X", "Xy z", "12", "2024-05-01", "2024-05-01T02:00:00+02:00", "2024-05-01T01:00:00Z"]
 NUMBERS = [0, 1, 1.0, 2, 2.5, -1, 2**53 - 1, 2**53 + 1]
 PLACES = [{"lat": 0, "lon": 0}, {"lat": 1.0, "lon": 1.0}, {"lat": 0, "lon": 179.5}]
@@ -167,17 +170,15 @@ def plain_passes(raw, payload):
 
 
 @pytest.fixture(scope="module")
-def client():
-    memory = QdrantClient(":memory:")
-    memory.create_collection(
-        "docs", vectors_config=models.VectorParams(size=2, distance=models.Distance.DOT)
-    )
-    yield memory
-    memory.close()
+def memory():
+    local = QdrantClient(":memory:")
+    local.create_collection("docs", vectors_config=PARAMS)
+    yield local
+    local.close()
 
 
-def selected(client, pushdown):
-    rows, _ = client.scroll("docs", scroll_filter=pushdown.qdrant, limit=1000)
+def selected(client, name, pushdown):
+    rows, _ = client.scroll(name, scroll_filter=pushdown.qdrant, limit=1000)
     return {
         row.id
         for row in rows
@@ -195,33 +196,57 @@ def spellings(documents, field, wanted):
     }
 
 
-@settings(
-    max_examples=400,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
-@given(documents=st.lists(document, min_size=1, max_size=8), raw=groups, indexed=st.booleans())
-def test_pushed_and_residual_select_exactly_the_rows(client, documents, raw, indexed):
-    client.delete("docs", points_selector=models.Filter())
+def check(client, name, documents, raw, indexes, variants):
+    client.delete(name, points_selector=models.Filter(), wait=True)
     client.upsert(
-        "docs",
+        name,
         [models.PointStruct(id=i, vector=[1, 2], payload=p) for i, p in enumerate(documents)],
+        wait=True,
     )
-    filter = parse_filter(raw if "field" not in raw else {"AND": [raw]})
-
-    if indexed:
-        kinds = {"k": "keyword", "a": "keyword"}
-        pushdown = push_down(
-            filter, kinds, variants=lambda key, v: sorted(spellings(documents, key, v))
-        )
-    else:
-        pushdown = push_down(filter)
+    filter = parse_filter(raw)
+    pushdown = push_down(filter, indexes, variants=variants)
 
     expected = {i for i, payload in enumerate(documents) if plain_passes(raw, payload)}
     assert {i for i, p in enumerate(documents) if matches(filter, p)} == expected
-    assert selected(client, pushdown) == expected
+    assert selected(client, name, pushdown) == expected
+
+
+examples = given(documents=st.lists(document, min_size=1, max_size=8), raw=groups)
+reproducible = settings(
+    deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
+
+
+@settings(reproducible, max_examples=400)
+@examples
+def test_pushed_and_residual_select_exactly_the_rows(memory, documents, raw):
+    check(memory, "docs", documents, raw, {}, None)
+
+
+@settings(reproducible, max_examples=200)
+@examples
+def test_known_spellings_select_exactly_the_rows(memory, documents, raw):
+    kinds = {"k": "keyword", "a": "keyword"}
+    check(memory, "docs", documents, raw, kinds, lambda k, v: sorted(spellings(documents, k, v)))
+
+
+@pytest.fixture(scope="module")
+def indexed(client):
+    """A collection of the storage engine itself, whose indexes hold only their own type."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    client.create_collection(name, vectors_config=PARAMS)
+    kinds = {"a": "float", "a[].b": "datetime", "k": "keyword", "n": "integer"}
+    for key, kind in kinds.items():
+        client.create_payload_index(name, key, models.PayloadSchemaType(kind), wait=True)
+    yield name, kinds
+    client.delete_collection(name)
+
+
+@settings(reproducible, max_examples=100)
+@examples
+def test_the_storage_engine_and_its_indexes_lose_no_row(client, indexed, documents, raw):
+    name, kinds = indexed
+    check(client, name, documents, raw, kinds, stored_spellings(client, name))
 
 
 def pushed(raw, indexes=None, variants=None):
@@ -275,10 +300,10 @@ def test_equality_without_case_is_exact_when_all_spellings_are_known():
     assert pushed({"k": "active"}, {}, lambda *_: ["active"]).qdrant is None
 
 
-def test_no_spelling_at_all_selects_nothing(client):
-    client.upsert("docs", [models.PointStruct(id=1, vector=[1, 2], payload={"k": "x"})])
+def test_no_spelling_at_all_selects_nothing(memory):
+    memory.upsert("docs", [models.PointStruct(id=1, vector=[1, 2], payload={"k": "x"})])
     split = pushed({"k": "none"}, {"k": "keyword"}, lambda *_: [])
-    assert selected(client, split) == set()
+    assert selected(memory, "docs", split) == set()
 
 
 def test_an_empty_filter_sends_nothing():
