@@ -117,12 +117,13 @@ def _matrix(lists: pa.Array, column: str) -> NDArray[np.floating[Any]] | None:
 def _load_on_gpu(paths: Sequence[str | Path], column: str) -> Array:
     import cudf
     import cupy
+    import pyarrow.parquet as pq
 
     parts = []
     for path in paths:
-        frame = cudf.read_parquet(path, columns=[column])
-        _require_column(list(frame.columns), column, path)
-        lists = frame[column]
+        # cuDF leaves a missing column out without a word.
+        _require_column(pq.read_schema(path).names, column, path)
+        lists = cudf.read_parquet(path, columns=[column])[column]
         filled = lists.dropna()
         if not len(filled):
             raise InvalidVectorsError(f"column {column!r} of {path} holds no vectors")

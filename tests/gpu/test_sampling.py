@@ -13,7 +13,7 @@ def test_a_sample_is_distinct_sorted_and_repeatable():
 
     assert len(set(rows.tolist())) == 100
     assert (np.diff(rows) > 0).all()
-    assert 0 <= rows[0]
+    assert rows[0] >= 0
     assert rows[-1] < 1_000
     assert np.array_equal(rows, sample_rows(1_000, 100, seed=3))
     assert not np.array_equal(rows, sample_rows(1_000, 100, seed=4))
