@@ -160,12 +160,11 @@ class SquaredDistances:
     def _fingerprints(self) -> NDArray[np.uint64]:
         # A sum of the bits of each row with odd random weights, modulo 2**64: alike for rows
         # that are the same, and sorting rows to find those takes a hundred times as long.
-        half = np.random.default_rng(0).integers(
-            2**63, size=self._vectors.shape[1], dtype=np.uint64
-        )
-        weights = 2 * half + 1
+        n_dims = self._vectors.shape[1]
+        weights = np.random.default_rng(0).integers(2**63, size=(n_dims,), dtype=np.uint64)
+        weights = 2 * weights + 1
         fingerprints = np.empty(self.n_points, dtype=np.uint64)
-        for rows in row_blocks(self.n_points, 8 * len(weights)):
+        for rows in row_blocks(self.n_points, 8 * n_dims):
             block = self._vectors[rows] + np.float32(0)  # Makes -0.0 the same as 0.0.
             fingerprints[rows] = block.view(np.uint32).astype(np.uint64) @ weights
         return fingerprints
