@@ -277,7 +277,7 @@ class TestFilters:
             client.create_payload_index(plain, "n", models.PayloadSchemaType.INTEGER)
 
         def match(key, **kind):
-            ((name, value),) = kind.items()
+            (name,) = kind
             classes = {
                 "value": models.MatchValue,
                 "any": models.MatchAny,
@@ -398,6 +398,13 @@ class TestPayload:
         assert record.payload == payload
         assert isinstance(record.payload["bool"], bool)
         assert isinstance(record.payload["int"], int)
+
+    def test_long_decimals_come_back_within_one_unit_in_the_last_place(self, client, plain):
+        sent = np.random.default_rng(3).normal(size=200)
+        put(client, plain, [{"x": float(x)} for x in sent])
+        records, _ = client.scroll(plain, limit=200)
+        kept = np.array([record.payload["x"] for record in records])
+        np.testing.assert_array_max_ulp(kept, sent, maxulp=1)
 
     def test_is_set_merged_overwritten_deleted_and_cleared(self, client, plain):
         put(client, plain, [{"a": 1, "b": 2}, {"a": 1}])
