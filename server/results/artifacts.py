@@ -7,7 +7,6 @@ folder without one is the leftover of a run that did not get that far.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -15,7 +14,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,67 +22,32 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from server.errors import NotFoundError
 from server.results.failures import ArtifactError
 from server.results.groups import NOISE_ID, Group
+from server.results.manifest import (
+    MANIFEST,
+    ArtifactFile,
+    Manifest,
+    digest_of,
+    library_versions,
+    parse_manifest,
+)
 from server.results.tables import (
     groups_of,
     groups_table,
     read_rows,
     read_slices,
     write_members,
+    write_parquet,
 )
 
-MANIFEST_SCHEMA_VERSION = 1
-MANIFEST = "manifest.json"
 MEMBERS = "members.parquet"
 CENTROIDS = "centroids.parquet"
 EXPORT = "export"
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
-_HASH_CHUNK_BYTES = 1 << 20
-_LIBRARIES = ("numpy", "pyarrow", "scikit-learn", "faiss-cpu", "qdrant-client", "cuml-cu13")
-
-
-class ArtifactFile(BaseModel):
-    """One file of a run: its path within the run's folder, its size and its SHA-256."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    size_bytes: int
-    sha256: str
-
-
-class Manifest(BaseModel):
-    """What a run left behind and how it came to be."""
-
-    model_config = ConfigDict(frozen=True)
-
-    schema_version: int = MANIFEST_SCHEMA_VERSION
-    namespace_id: str
-    cluster_id: str
-    run_id: str
-    created_at: datetime
-    counts: dict[str, int] = Field(default_factory=dict)
-    device: str = ""
-    timings_s: dict[str, float] = Field(default_factory=dict)
-    libraries: dict[str, str] = Field(default_factory=dict)
-    files: list[ArtifactFile] = Field(default_factory=list)
-    export_removed: bool = False
-
-
-def library_versions() -> dict[str, str]:
-    """Give the versions of the libraries that decide a result, those that are installed."""
-    versions = {}
-    for name in _LIBRARIES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 class RunFolder:
@@ -173,7 +136,7 @@ class RunFolder:
     def write_groups(self, groups: Sequence[Group]) -> None:
         """Write ``centroids.parquet``: one row for each group, its vector with it."""
         table = groups_table(groups)
-        self._write(CENTROIDS, lambda sink: pq.write_table(table, sink, compression="zstd"))
+        self._write(CENTROIDS, lambda sink: write_parquet(table, sink))
 
     def write_manifest(
         self,
@@ -213,16 +176,7 @@ class RunFolder:
             text = self.fs.cat_file(self._path(MANIFEST))
         except FileNotFoundError as error:
             raise self._gone(MANIFEST) from error
-        try:
-            manifest = Manifest.model_validate_json(text)
-        except ValidationError as error:
-            raise ArtifactError(f"{MANIFEST} of {self.run_id} is damaged: {error}") from error
-        if manifest.schema_version > MANIFEST_SCHEMA_VERSION:
-            raise ArtifactError(
-                f"{MANIFEST} of {self.run_id} has version {manifest.schema_version}, this server "
-                f"reads up to {MANIFEST_SCHEMA_VERSION}; read it with a newer shoal"
-            )
-        return manifest
+        return parse_manifest(text, self.run_id)
 
     def files(self) -> list[ArtifactFile]:
         """List the files with their sizes and checksums, from the manifest."""
@@ -339,7 +293,7 @@ class RunFolder:
 
     def _upload(self, path: Path, name: str) -> None:
         with path.open("rb") as source:
-            self._digests[name] = _digest_of(source, name)
+            self._digests[name] = digest_of(source, name)
         if self.is_local:
             shutil.move(path, self._path(name))
             return
@@ -354,7 +308,7 @@ class RunFolder:
     def _digest(self, name: str) -> ArtifactFile:
         if name not in self._digests:
             with self.fs.open(self._path(name), "rb") as source:
-                self._digests[name] = _digest_of(source, name)
+                self._digests[name] = digest_of(source, name)
         return self._digests[name]
 
     @contextmanager
@@ -365,10 +319,12 @@ class RunFolder:
             raise self._gone(name) from error
         with source:
             try:
-                file = pq.ParquetFile(source)
-            except pa.ArrowInvalid as error:
-                raise ArtifactError(f"{name} of {self.run_id} is damaged: {error}") from error
-            yield file
+                yield pq.ParquetFile(source, page_checksum_verification=True)
+            except (pa.ArrowException, OSError) as error:
+                raise ArtifactError(
+                    f"{name} of {self.run_id} is damaged: {error}; run the cluster again",
+                    file=name,
+                ) from error
 
 
 def cluster_folder(
@@ -395,12 +351,3 @@ def checked_id(value: str) -> str:
 
 def _write_all(sink: BinaryIO, content: bytes) -> None:
     sink.write(content)
-
-
-def _digest_of(source: BinaryIO, name: str) -> ArtifactFile:
-    digest = hashlib.sha256()
-    size_bytes = 0
-    while chunk := source.read(_HASH_CHUNK_BYTES):
-        digest.update(chunk)
-        size_bytes += len(chunk)
-    return ArtifactFile(name=name, size_bytes=size_bytes, sha256=digest.hexdigest())

@@ -107,12 +107,25 @@ def write_members(members: pa.Table, sink: Any) -> None:
         )
     slices = json.dumps(slices_of(members)).encode()
     tagged = members.cast(MEMBERS_SCHEMA).replace_schema_metadata({SLICES_KEY: slices})
-    pq.write_table(tagged, sink, compression="zstd", row_group_size=ROWS_PER_ROW_GROUP)
+    write_parquet(tagged, sink)
+
+
+def write_parquet(table: pa.Table, sink: Any) -> None:
+    """Write a table with a checksum on every page, so that damage shows when it is read."""
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd",
+        row_group_size=ROWS_PER_ROW_GROUP,
+        write_page_checksum=True,
+    )
 
 
 def read_slices(file: pq.ParquetFile) -> Slices:
     """Read the place of each group from the metadata of a members file."""
     metadata = file.schema_arrow.metadata or {}
+    if SLICES_KEY not in metadata:
+        raise pa.ArrowInvalid("it does not say where its groups are")
     return {name: (start, rows) for name, (start, rows) in json.loads(metadata[SLICES_KEY]).items()}
 
 

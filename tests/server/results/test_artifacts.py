@@ -6,6 +6,7 @@ import uuid
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from server.errors import NotFoundError
@@ -115,6 +116,39 @@ def test_pages_cross_row_groups(tmp_path):
     assert last["source_document_id"].to_pylist() == [str(i) for i in range(20)]
 
 
+def test_every_group_is_read_back_whole(tmp_path):
+    """For any labels: the groups' members are those with their label, and nobody else."""
+    rng = np.random.default_rng(11)
+    folder = RunFolder(str(tmp_path), "ns_1", "clust_1", "run_1")
+    groups = [Group(f"cl_{i}", f"Group {i}", 0) for i in range(12)]
+    labels = rng.integers(-1, 11, size=3 * ROWS_PER_ROW_GROUP)
+    distances = rng.random(len(labels))
+    ids = pa.array(np.arange(len(labels))).cast(pa.string())
+    names = pa.array(["docs"] * len(labels))
+    folder.write_members(members_table(names, ids, labels, groups, distances=distances))
+    folder.write_groups(groups)
+
+    for label, group in enumerate(groups):
+        found = folder.read_members(group.cluster_id)
+        rows = found["source_document_id"].to_numpy().astype(int)
+        assert sorted(rows) == np.flatnonzero(labels == label).tolist()
+        assert np.all(np.diff(distances[rows]) >= 0)
+    assert len(folder.read_members("cl_noise")) == np.sum(labels == -1)
+
+
+def test_members_that_are_not_sorted_are_refused(tmp_path):
+    unsorted = members([0, 1]).take([1, 0, 1])
+    folder = RunFolder(str(tmp_path), "ns_1", "clust_1", "run_1")
+    with pytest.raises(ValueError, match="not sorted by group"):
+        folder.write_members(unsorted)
+
+
+def test_centroids_of_different_sizes_are_refused(tmp_path):
+    groups = [Group("cl_0", "a", 1, centroid=np.ones(n, np.float32)) for n in (2, 3)]
+    with pytest.raises(ValueError, match=r"different sizes: \[2, 3\]"):
+        RunFolder(str(tmp_path), "ns_1", "clust_1", "run_1").write_groups(groups)
+
+
 def test_an_unknown_group_is_not_found_but_an_empty_one_is_empty(tmp_path):
     folder = RunFolder(str(tmp_path), "ns_1", "clust_1", "run_1")
     folder.write_members(members([0]))
@@ -173,6 +207,29 @@ def test_damaged_files_are_said_to_be_so_when_read(tmp_path):
         folder.read_members()
     with pytest.raises(ArtifactError, match=r"manifest\.json"):
         folder.read_manifest()
+
+
+def test_one_changed_byte_of_a_page_is_found_when_it_is_read(tmp_path):
+    folder = RunFolder(str(tmp_path), "ns_1", "clust_1", "run_1")
+    rng = np.random.default_rng(3)
+    folder.write_members(members([0] * 500, rng.random(500)))
+    path = tmp_path / "ns_1" / "clust_1" / "run_1" / "members.parquet"
+    column = pq.ParquetFile(path).metadata.row_group(0).column(4)
+    content = bytearray(path.read_bytes())
+    content[column.data_page_offset + column.total_compressed_size // 2] ^= 0x01
+    path.write_bytes(content)
+
+    with pytest.raises(ArtifactError, match=r"members\.parquet of run_1 is damaged"):
+        folder.read_members("cl_0")
+
+
+def test_a_members_file_of_somebody_else_is_refused(tmp_path):
+    folder = RunFolder(str(tmp_path), "ns_1", "clust_1", "run_1")
+    folder.begin()
+    path = tmp_path / "ns_1" / "clust_1" / "run_1" / "members.parquet"
+    pq.write_table(members([0]), path)
+    with pytest.raises(ArtifactError, match="does not say where its groups are"):
+        folder.read_members("cl_0")
 
 
 def test_a_manifest_of_a_newer_version_is_refused(tmp_path):
