@@ -90,7 +90,12 @@ def hdbscan(
     Notes
     -----
     `min_samples` counts the point itself, as scikit-learn and cuML do; the package hdbscan does
-    not. Tied distances are broken as scikit-learn breaks them on the CPU while the matrix fits.
+    not. Ties between edges are broken as scikit-learn does with ``algorithm="brute"``, so that
+    labels agree for rows in the same order. `alpha` divides distances but not core distances, as
+    scikit-learn does with its default algorithm.
+
+    Memory on the CPU, beside the vectors: one copy of them, and either the matrix or about
+    50 MB per thread and 1 KB per point.
 
     References
     ----------

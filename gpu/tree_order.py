@@ -35,12 +35,11 @@ def prim_order(
     joined_at : array of shape (n_points - 1,), float32
         Weight at which each but the first is added.
     """
-    tails = np.concatenate([left, right])
+    tails = np.concatenate([left, right]).astype(np.int32)
     by_tail = np.argsort(tails, kind="stable")
     starts = np.searchsorted(tails[by_tail], np.arange(n_points + 1)).tolist()
-    # Plain lists: the walk looks at one edge at a time, where arrays are slow.
-    heads = np.concatenate([right, left])[by_tail].tolist()
-    weights = np.concatenate([weight, weight])[by_tail].tolist()
+    heads = np.concatenate([right, left]).astype(np.int32)[by_tail]
+    weights = np.concatenate([weight, weight])[by_tail]
 
     lightest = [float("inf")] * n_points
     is_added = [False] * n_points
@@ -53,9 +52,9 @@ def prim_order(
         is_added[point] = True
         order.append(point)
         joined_at.append(reached_at)
-        for edge in range(starts[point], starts[point + 1]):
-            head = heads[edge]
-            if not is_added[head] and weights[edge] < lightest[head]:
-                lightest[head] = weights[edge]
-                heapq.heappush(ahead, (weights[edge], head))
+        edges = slice(starts[point], starts[point + 1])
+        for head, reached in zip(heads[edges].tolist(), weights[edges].tolist(), strict=True):
+            if not is_added[head] and reached < lightest[head]:
+                lightest[head] = reached
+                heapq.heappush(ahead, (reached, head))
     return np.array(order, dtype=np.int64), np.array(joined_at[1:], dtype=np.float32)
