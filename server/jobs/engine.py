@@ -10,6 +10,7 @@ This is the one file of the service that imports Dask.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -222,6 +223,8 @@ def _call(
     function: WorkerFunction[Argument, Result], argument: Argument, topic: str, key: str
 ) -> Result:
     """Run in the worker: give way to the server, then do the work and tell about it."""
+    # What goes wrong here is told by the server, once, with the run's name.
+    logging.getLogger("distributed.worker").setLevel(logging.CRITICAL)
     if os.getpriority(os.PRIO_PROCESS, 0) < WORKER_NICENESS:
         os.setpriority(os.PRIO_PROCESS, 0, WORKER_NICENESS)
     worker = get_worker()

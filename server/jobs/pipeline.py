@@ -79,6 +79,8 @@ def prepare(spec: RunSpec, report: Report) -> Prepared:
         with work.folder.export_dir() as directory:
             exported = _export(work, plan, directory)
             try:
+                if exported.n_documents == 0:
+                    raise TooFewPointsError(n_points=0, needed=1)
                 return _cluster_and_stage(work, plan, exported, client)
             except TooFewPointsError as error:
                 if spec.definition.filters is None:
@@ -277,6 +279,7 @@ def _result(
     work: _Work, plan: SourcePlan, exported: ExportReport, grouped: _Grouped, rows: np.ndarray
 ) -> RunResult:
     found = grouped.clustering
+    vector_names = sorted({source.vector_name for source in plan.sources})
     return RunResult(
         algorithm=work.algorithm,
         num_clusters=found.n_clusters,
@@ -285,8 +288,8 @@ def _result(
         device=found.device,
         device_reason=found.device_reason,
         effective_params=found.effective_params,
-        feature_uris=work.spec.definition.vector.features,
-        vector_names=[source.vector_name for source in plan.sources],
+        feature_uris=work.spec.definition.vector.features or vector_names,
+        vector_names=vector_names,
         distance=plan.distance,
         quality_metrics=dict(metrics.quality(rows, grouped.labels, metric=plan.metric)),
         outputs=[work.spec.output] if work.spec.output is not None else [],
@@ -297,15 +300,16 @@ def _result(
 
 def _skipped(work: _Work, plan: SourcePlan, exported: ExportReport, why: str) -> Prepared:
     """End a run whose filter leaves too few documents: completed, with no groups."""
+    reason = f"skipped: the filter leaves {exported.n_documents} documents; {why}"
     result = RunResult(
         algorithm=work.algorithm,
         num_clusters=0,
         num_documents=exported.n_documents,
         distance=plan.distance,
         timings_s=dict(work.clock.timings_s),
-        skipped_reason=f"skipped: the filter leaves {exported.n_documents} documents; {why}",
+        skipped_reason=reason,
     )
-    return Prepared(result, work.warnings)
+    return Prepared(result, [*work.warnings, reason])
 
 
 def _enrich(spec: RunSpec, clock: StageClock, client: Any) -> list[str]:

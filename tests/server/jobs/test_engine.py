@@ -90,9 +90,7 @@ async def test_work_runs_beside_the_server_and_gives_way_to_it(engine: Engine) -
 
 async def test_stop_ends_native_code_within_seconds(engine: Engine) -> None:
     begun: asyncio.Future[dict[str, int]] = asyncio.get_running_loop().create_future()
-    running = asyncio.create_task(
-        engine.run("run_d", multiply_for_ever, None, begun.set_result)
-    )
+    running = asyncio.create_task(engine.run("run_d", multiply_for_ever, None, begun.set_result))
     pid = (await asyncio.wait_for(begun, 30))["pid"]
 
     asked_at = time.monotonic()
