@@ -11,12 +11,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from qdrant_client import QdrantClient, models
 
 from server.errors import NotFoundError, ShoalError
 from server.export.errors import (
+    ExportStoppedError,
     NoUsableDocumentsError,
     SourceMissingError,
     UnsupportedVectorError,
@@ -24,9 +26,10 @@ from server.export.errors import (
 from server.export.evaluate import compile_filter
 from server.export.filters import Filter
 from server.export.paths import top_level_selectors
+from server.export.patience import DEFAULT_PATIENCE, Patience
 from server.export.pushdown import Pushdown, Variants, push_down
 from server.export.rows import SOURCE_BUCKET_FIELD, WHOLE_PAYLOAD, LeftOut, RowBuilder
-from server.export.scroll import DEFAULT_PATIENCE, Patience, ScrollQuery, scroll_pages
+from server.export.scroll import ScrollQuery, scroll_pages
 from server.export.writer import PartWriter
 from server.qdrant.client import QdrantAddress, channel, connect, qdrant_errors
 from server.qdrant.schema import CollectionSchema, describe
@@ -157,12 +160,20 @@ def export(
         If Qdrant stayed away for longer than the request's patience.
     """
     started = time.monotonic()
+
+    def check_stop() -> None:
+        if should_stop is not None and should_stop():
+            raise ExportStoppedError("the export was stopped before it read a document")
+
     rows = RowBuilder(
         len(request.sources[0].vector_names), request.payload_fields, request.distance
     )
     client = connect(request.address)
     try:
-        plans = [_plan(client, source, request) for source in request.sources]
+        plans = [
+            request.patience.bear(partial(_plan, client, source, request), check_stop)
+            for source in request.sources
+        ]
         report = _Reporter(progress, _total(client, plans))
         with (
             PartWriter(

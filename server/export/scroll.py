@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import grpc
 from qdrant_client import grpc as pb
@@ -14,9 +11,9 @@ from qdrant_client import models
 from qdrant_client.conversions.conversion import RestToGrpc
 
 from server.export.errors import ExportStoppedError
+from server.export.patience import DEFAULT_PATIENCE, Patience
 from server.export.wire import PageParser, Records, outline
-from server.qdrant.client import QdrantAddress, translated
-from server.qdrant.errors import QdrantUnavailableError
+from server.qdrant.client import QdrantAddress, qdrant_errors
 
 _METHOD = "/qdrant.Points/Scroll"
 
@@ -58,18 +55,6 @@ class ScrollQuery:
         if offset is not None:
             request.offset.CopyFrom(pb.PointId.FromString(offset))
         return request
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long to bear with a Qdrant that is away, and how to wait between tries."""
-
-    total_s: float = 30.0
-    first_wait_s: float = 0.2
-    longest_wait_s: float = 5.0
-
-
-DEFAULT_PATIENCE: Final = Patience()
 
 
 def scroll_pages(
@@ -147,20 +132,13 @@ class _Caller:
         )
 
     def finish(self, pending: grpc.Future[bytes], request: pb.ScrollPoints) -> bytes:
-        deadline = time.monotonic() + self._patience.total_s
-        wait_s = self._patience.first_wait_s
-        while True:
-            try:
-                return pending.result()
-            except grpc.RpcError as error:
-                told = translated(error, collection=self._collection)
-                left_s = deadline - time.monotonic()
-                if not isinstance(told, QdrantUnavailableError) or left_s <= 0:
-                    raise told from error
-            # Jitter, so that workers do not all come back in the same moment.
-            time.sleep(min(wait_s * random.uniform(0.5, 1.0), left_s))
-            wait_s = min(wait_s * 2, self._patience.longest_wait_s)
-            pending = self.start(request)
+        calls = [pending]
+
+        def attempt() -> bytes:
+            with qdrant_errors(self._collection):
+                return (calls.pop() if calls else self.start(request)).result()
+
+        return self._patience.bear(attempt, self._check_stop)
 
     def _check_stop(self) -> None:
         if self._should_stop is not None and self._should_stop():

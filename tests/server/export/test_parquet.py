@@ -24,7 +24,7 @@ from server.export.errors import (
 )
 from server.export.filters import parse_filter
 from server.export.parquet import ExportRequest, ExportSource, export, stored_spellings
-from server.export.scroll import Patience
+from server.export.patience import Patience
 from server.qdrant.client import QdrantAddress
 from server.qdrant.errors import QdrantUnavailableError
 

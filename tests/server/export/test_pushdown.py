@@ -25,7 +25,7 @@ inner = st.dictionaries(st.sampled_from(["b", "c"]), value, max_size=2)
 document = st.fixed_dictionaries(
     {},
     optional={
-        "a": st.one_of(value, inner, st.lists(st.one_of(inner, leaf), max_size=3)),
+        "a": st.one_of(inner, st.lists(inner, max_size=3), value, st.lists(leaf | inner)),
         "k": value,
         "n": value,
     },
@@ -247,6 +247,13 @@ def indexed(client):
 def test_the_storage_engine_and_its_indexes_lose_no_row(client, indexed, documents, raw):
     name, kinds = indexed
     check(client, name, documents, raw, kinds, stored_spellings(client, name))
+
+
+def test_paths_through_lists_are_pushed_in_every_spelling(memory):
+    documents = [{"a": {"b": 1}}, {"a": [{"b": 0}, {"b": [1]}]}, {"a": [[{"b": 1}]]}, {"a.b": 1}]
+    raw = {"AND": [{"field": "a.b", "operator": "eq", "value": 1}]}
+    assert pushed(raw).residual is None
+    check(memory, "docs", documents, raw, {}, None)
 
 
 def pushed(raw, indexes=None, variants=None):

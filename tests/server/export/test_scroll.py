@@ -7,7 +7,8 @@ import grpc
 import pytest
 from qdrant_client import grpc as pb
 
-from server.export.scroll import Patience, ScrollQuery, scroll_pages
+from server.export.patience import Patience
+from server.export.scroll import ScrollQuery, scroll_pages
 from server.qdrant.client import QdrantAddress, channel
 from server.qdrant.errors import QdrantRefusedError, QdrantUnavailableError
 
