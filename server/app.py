@@ -48,6 +48,8 @@ class App:
     """
 
     store: JobStore
+    events: EventLog
+    qdrant_address: QdrantAddress
     tenancy: Tenancy
     clusters: Clusters
     findings: Findings
@@ -74,8 +76,8 @@ class App:
         await self.store.open()
         stack.push_async_callback(self.store.close)
         self.tenancy = Tenancy(self.store, dev=settings.dev, template=settings.collection_template)
-        self._qdrant_address = await self._qdrant(stack)
-        client = connect_async(self._qdrant_address)
+        self.qdrant_address = await self._qdrant(stack)
+        client = connect_async(self.qdrant_address)
         stack.push_async_callback(client.close)
 
         engine = Engine(
@@ -86,9 +88,9 @@ class App:
         stack.push_async_callback(engine.close)
         await engine.start()
 
-        events = EventLog(self.store)
-        await self._start_queue(stack, engine, events)
-        self._serve_callers(client, events)
+        self.events = EventLog(self.store)
+        self._start_queue(stack, engine)
+        self._serve_callers(client)
 
     async def _qdrant(self, stack: AsyncExitStack) -> QdrantAddress:
         settings = self._settings
@@ -101,11 +103,11 @@ class App:
         stack.push_async_callback(asyncio.to_thread, embedded.stop)
         return embedded.address
 
-    async def _start_queue(self, stack: AsyncExitStack, engine: Engine, events: EventLog) -> None:
+    def _start_queue(self, stack: AsyncExitStack, engine: Engine) -> None:
         settings = self._settings
         workplace = Workplace(
             store=self.store,
-            events=events,
+            events=self.events,
             engine=engine,
             make_spec=self._make_spec,
             lease_s=settings.lease_s,
@@ -119,11 +121,11 @@ class App:
         stack.push_async_callback(self._queue.close, settings.shutdown_grace_s)
         self._queue.start()
 
-    def _serve_callers(self, client: AsyncQdrantClient, events: EventLog) -> None:
+    def _serve_callers(self, client: AsyncQdrantClient) -> None:
         settings = self._settings
         self.clusters = Clusters(
             self.store,
-            events,
+            self.events,
             client,
             wake=self._queue.wake,
             interrupt=self._queue.interrupt,
@@ -131,7 +133,7 @@ class App:
         )
         self.findings = Findings(self.clusters, settings.artifacts, client)
         self.removal = Removal(
-            self.clusters, self.store, events, self._qdrant_address, settings.artifacts
+            self.clusters, self.store, self.events, self.qdrant_address, settings.artifacts
         )
 
     async def _make_spec(self, cluster: ClusterRecord, run: RunRecord) -> RunSpec:
@@ -146,7 +148,7 @@ class App:
             cluster_id=cluster.cluster_id,
             run_id=run.run_id,
             definition=run.definition,
-            qdrant=self._qdrant_address,
+            qdrant=self.qdrant_address,
             qdrant_names=tuple(
                 qdrant_name(namespace, collection_id)
                 for collection_id in run.definition.collection_ids

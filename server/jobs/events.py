@@ -37,6 +37,11 @@ class EventLog:
         self._poll_s = poll_s
         self._bells: dict[str, set[asyncio.Event]] = {}
 
+    @property
+    def watched_runs(self) -> int:
+        """How many runs somebody is watching here."""
+        return len(self._bells)
+
     async def append(self, event: EventRecord) -> EventRecord:
         """Store an event and wake this server's watchers of its run."""
         stored = await self._store.append_event(event)
