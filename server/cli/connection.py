@@ -1,0 +1,110 @@
+"""A connection to a shoal server: the stubs, the caller's headers, and errors in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import grpc
+from clusters.v1 import cluster_service_pb2_grpc
+from google.rpc import error_details_pb2, status_pb2
+
+from server.api.errors import DETAILS_TRAILER
+from server.cli.faults import CallFailedError
+from server.config import ClientSettings
+from server.errors import InvalidRequestError, Violation
+
+CALL_TIMEOUT_S = 60.0
+
+_CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", -1),
+    # A watch that lost its server tries again this soon, not after a minute.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    # Finds a dead peer behind a quiet watch.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+)
+
+Answer = TypeVar("Answer")
+
+
+class Connection:
+    """Calls to one server, as one caller."""
+
+    def __init__(self, channel: grpc.Channel, target: str, headers: dict[str, str]) -> None:
+        self.clusters: Any = cluster_service_pb2_grpc.ClusterServiceStub(channel)
+        self.target = target
+        self._headers = tuple(headers.items())
+
+    def call(self, method: Any, request: Any) -> Any:
+        """Make a call and give its answer.
+
+        Raises
+        ------
+        CallFailedError
+            With all that the server said.
+        """
+        try:
+            return method(request, timeout=CALL_TIMEOUT_S, metadata=self._headers)
+        except grpc.RpcError as error:
+            raise self._failure(error) from error
+
+    def stream(self, method: Any, request: Any) -> Iterator[Any]:
+        """Make a call and give its answers as they come; leaving the loop ends the call."""
+        answers = method(request, metadata=self._headers)
+        try:
+            yield from answers
+        except grpc.RpcError as error:
+            raise self._failure(error) from error
+        finally:
+            answers.cancel()
+
+    def _failure(self, error: Any) -> CallFailedError:
+        failure = CallFailedError(error.code(), error.details() or error.code().name)
+        for name, value in error.trailing_metadata() or ():
+            if name == DETAILS_TRAILER:
+                _read_details(status_pb2.Status.FromString(value), failure)
+        if failure.code is grpc.StatusCode.UNAVAILABLE and not failure.reason:
+            # gRPC's own words; those of a server whose store is away carry a reason.
+            failure.message = (
+                f"no shoal server answers at {self.target} ({failure.message}); start one with "
+                "`shoal serve --dev`, or name another with --server HOST:PORT"
+            )
+        if failure.code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            failure.message = f"{self.target} did not answer within {CALL_TIMEOUT_S:g} s"
+        return failure
+
+
+def _read_details(status: status_pb2.Status, failure: CallFailedError) -> None:
+    info = error_details_pb2.ErrorInfo()
+    request = error_details_pb2.BadRequest()
+    retry = error_details_pb2.RetryInfo()
+    for detail in status.details:
+        if detail.Unpack(info):
+            failure.reason = info.reason
+        if detail.Unpack(request):
+            failure.violations = [
+                Violation(found.field, found.description) for found in request.field_violations
+            ]
+        if detail.Unpack(retry):
+            failure.retry_after_s = retry.retry_delay.ToMilliseconds() / 1000
+
+
+@contextmanager
+def connect(server: str | None, key: str | None, namespace: str | None) -> Iterator[Connection]:
+    """Open a connection; what is None comes from the environment, then from the defaults."""
+    flags = {"server": server, "key": key, "namespace": namespace}
+    given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
+    settings = ClientSettings(**given)
+    headers = {}
+    if settings.key is not None:
+        headers["authorization"] = f"Bearer {settings.key.get_secret_value()}"
+    if settings.namespace is not None:
+        headers["x-namespace"] = settings.namespace
+    unfit = [name for name, value in headers.items() if not value.isascii()]
+    if unfit:
+        raise InvalidRequestError([Violation(name, "ASCII only is allowed") for name in unfit])
+    with grpc.insecure_channel(settings.server, options=_CHANNEL_OPTIONS) as channel:
+        yield Connection(channel, settings.server, headers)

@@ -1,0 +1,57 @@
+"""The command `shoal`: its groups and its options."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from server.cli import clusters, groups, run, serve
+from server.cli.console import say
+from server.cli.faults import EXIT_CODES_HELP, ReportingGroup, hide_tracebacks
+
+app = typer.Typer(
+    cls=ReportingGroup,
+    help="Find the groups in Qdrant collections, on a GPU or without one.",
+    epilog=EXIT_CODES_HELP,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        say(f"shoal {version('shoal')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="Show where shoal itself failed.")
+    ] = False,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Take the options of all commands."""
+    if not traceback:
+        hide_tracebacks()
+
+
+_SERVING = "Serving"
+_RUNS = "Clusters and runs"
+
+app.command("serve", rich_help_panel=_SERVING)(serve.serve)
+app.command("run", rich_help_panel=_RUNS)(run.run)
+app.command("watch", rich_help_panel=_RUNS)(run.watch)
+app.command("execute", rich_help_panel=_RUNS)(run.execute)
+app.command("cancel", rich_help_panel=_RUNS)(clusters.cancel)
+app.command("list", rich_help_panel=_RUNS)(clusters.list_clusters)
+app.command("get", rich_help_panel=_RUNS)(clusters.get)
+app.command("groups", rich_help_panel=_RUNS)(groups.groups)
+app.command("members", rich_help_panel=_RUNS)(groups.members)
+app.command("delete", rich_help_panel=_RUNS)(clusters.delete)

@@ -1,0 +1,175 @@
+"""The progress of a run on the screen: bars by stage, or plain lines where there is none."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from clusters.v1 import watch_pb2
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
+
+from server.cli.console import as_json as message_as_json
+from server.cli.console import print_json, printable, say, stdout
+from server.jobs.model import FINAL_STATUSES, STAGES
+
+
+class View(Protocol):
+    """Shows the events of one run."""
+
+    def show(self, event: watch_pb2.ExecutionEvent) -> None:
+        """Take in one event."""
+
+
+@contextmanager
+def progress_view(*, as_json: bool = False) -> Iterator[View]:
+    """Give the view that fits: JSON lines, bars on a terminal, else plain lines."""
+    if as_json:
+        yield JsonLines()
+    elif sys.stdout.isatty():
+        with _bars() as progress:
+            yield StageBars(progress)
+    else:
+        yield PlainLines()
+
+
+@contextmanager
+def no_view() -> Iterator[View]:
+    """Give a view that shows nothing, for commands whose JSON comes at the end."""
+    yield Silence()
+
+
+class Silence:
+    """Shows nothing."""
+
+    def show(self, event: watch_pb2.ExecutionEvent) -> None:
+        """Take in one event."""
+
+
+class JsonLines:
+    """Shows each event as one line of JSON."""
+
+    def show(self, event: watch_pb2.ExecutionEvent) -> None:
+        """Take in one event."""
+        print_json(message_as_json(event), indent=None)
+
+
+class PlainLines:
+    """Shows a line when a stage begins or has news in words; never a line per percent."""
+
+    def __init__(self) -> None:
+        self._last = ""
+        self._device = ""
+
+    def show(self, event: watch_pb2.ExecutionEvent) -> None:
+        """Take in one event."""
+        where = event.stage if event.HasField("stage") else event.status
+        line = f"{where}: {printable(event.message)}" if event.message else where
+        if event.status in FINAL_STATUSES:
+            line = f"{event.status}" + (f": {printable(event.error)}" if event.error else "")
+        if line != self._last:
+            say(line)
+            self._last = line
+        self._device = _say_device(event, self._device, say)
+        for warning in event.warnings:
+            say(f"warning: {printable(warning)}")
+
+
+class StageBars:
+    """Shows one bar for each stage, all of them from the start."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._device = ""
+        self._bars: dict[str, TaskID] = {
+            stage: progress.add_task(stage, total=1, start=False, note="") for stage in STAGES
+        }
+
+    def show(self, event: watch_pb2.ExecutionEvent) -> None:
+        """Take in one event."""
+        print_line = self._progress.console.print
+        self._device = _say_device(event, self._device, print_line)
+        for warning in event.warnings:
+            print_line(f"warning: {printable(warning)}", style="yellow")
+        is_final = event.status in FINAL_STATUSES
+        if event.HasField("stage"):
+            self._fill_before(event.stage)
+            self._advance(event)
+        if not is_final:
+            return
+        if event.status == "completed":
+            self._fill_before(None)
+        else:
+            print_line(f"{event.status}: {printable(event.error)}".rstrip(": "), style="red")
+
+    def _fill_before(self, stage: str | None) -> None:
+        """Fill the bars of the stages before one; None fills them all."""
+        for earlier, bar in self._bars.items():
+            if earlier == stage:
+                return
+            task = self._task(bar)
+            if not task.finished:
+                self._progress.start_task(bar)
+                self._progress.update(bar, total=task.total or 1, completed=task.total or 1)
+
+    def _advance(self, event: watch_pb2.ExecutionEvent) -> None:
+        bar = self._bars.get(event.stage)
+        if bar is None:  # A stage that a newer server has and this client does not know.
+            bar = self._bars[event.stage] = self._progress.add_task(event.stage, note="")
+        if self._task(bar).start_time is None:
+            self._progress.start_task(bar)
+        if event.HasField("total") and event.total:
+            self._progress.update(bar, total=event.total, completed=event.processed)
+        elif event.HasField("stage_progress"):
+            self._progress.update(bar, total=1, completed=event.stage_progress)
+        else:
+            self._progress.update(bar, total=None)  # A pulse: it runs, nobody knows how far.
+        if event.message:
+            self._progress.update(bar, note=printable(event.message))
+
+    def _task(self, bar: TaskID) -> Task:
+        return next(task for task in self._progress.tasks if task.id == bar)
+
+
+class _CountColumn(ProgressColumn):
+    """Done and in all where the stage counts something, else the share."""
+
+    def render(self, task: Task) -> Text:
+        """Draw it for one bar."""
+        if task.total is None or not task.started:
+            return Text("")
+        if task.total > 1:
+            return Text(f"{task.completed:,.0f}/{task.total:,.0f}")
+        return Text(f"{task.percentage:.0f} %")
+
+
+def _bars() -> Progress:
+    return Progress(
+        SpinnerColumn(finished_text="✓"),
+        TextColumn("{task.description:<10}"),
+        BarColumn(bar_width=30),
+        _CountColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+        console=stdout(),
+    )
+
+
+def _say_device(event: watch_pb2.ExecutionEvent, known: str, print_line: object) -> str:
+    if not event.HasField("device") or event.device == known:
+        return known
+    why = f" ({printable(event.device_reason)})" if event.device_reason else ""
+    assert callable(print_line)
+    print_line(f"device: {event.device}{why}")
+    return event.device
