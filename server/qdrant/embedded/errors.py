@@ -46,9 +46,14 @@ def missing_collection(name: str) -> MissingError:
     return MissingError(f"Not found: Collection `{name}` doesn't exist!")
 
 
-def from_edge(error: Exception) -> RequestRefusedError:
-    """Sort an Edge exception: they are plain `Exception`s that differ by their text only."""
+def from_edge(error: BaseException) -> RequestRefusedError:
+    """Sort an Edge exception: plain `Exception` or ValueError, told apart by their text only.
+
+    Anything else is a fault of this server, or a panic of Edge's.
+    """
     text = str(error)
+    if type(error) is not Exception and not isinstance(error, ValueError):
+        return EngineError(f"Service internal error: {type(error).__name__}: {text}")
     if text.startswith("No point with id"):
         return MissingError(f"Not found: {text} found")
     if text.startswith("Service "):

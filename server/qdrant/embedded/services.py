@@ -72,9 +72,11 @@ def _guarded(behavior: Behavior, method: str) -> Behavior:
                 grpc.StatusCode.UNIMPLEMENTED,
                 f"{method} is not supported by the embedded Qdrant",
             )
-        except Exception as error:
+        except BaseException as error:
+            # A panic inside Edge is a BaseException; let through, it would leave the caller
+            # without an answer until its deadline.
             refused = from_edge(error)
-            if refused.code is grpc.StatusCode.INTERNAL or type(error) is not Exception:
+            if refused.code is grpc.StatusCode.INTERNAL:
                 log.exception("%s failed", method)
             context.abort(refused.code, str(refused))
 

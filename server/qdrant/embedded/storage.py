@@ -141,6 +141,9 @@ class Storage:
             changed = dict(self._aliases)
             for action in actions:
                 self._change_alias(changed, action)
+            # Whoever switches an alias to a collection takes its points for safe.
+            for name in set(changed.values()) - set(self._aliases.values()):
+                self._collections[name].flush()
             self._store_aliases(changed)
 
     def _change_alias(self, aliases: dict[str, str], action: pb.AliasOperations) -> None:

@@ -32,6 +32,8 @@ _MODES = {
 def upsert(request: Any, layout: VectorLayout) -> list[UpdateOperation]:
     """UpsertPoints, PointStructList."""
     condition = _update_filter(request)
+    if request.update_mode not in _MODES:
+        raise BadRequestError(f"Wrong input: update mode {request.update_mode} is not known")
     mode = _MODES[request.update_mode]
     checked = checks.points(request.points, layout)
     return [
