@@ -9,53 +9,29 @@ FixedSizeList<float32>, and `payload` (JSON of the kept fields, null where there
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import TypeAlias
 
-from qdrant_client import QdrantClient, models
+from qdrant_client import QdrantClient
 
-from server.errors import NotFoundError, ShoalError
+from server.errors import NotFoundError
 from server.export.errors import (
     ExportStoppedError,
     NoUsableDocumentsError,
     SourceMissingError,
-    UnsupportedVectorError,
 )
-from server.export.evaluate import compile_filter
 from server.export.filters import Filter
-from server.export.paths import top_level_selectors
 from server.export.patience import DEFAULT_PATIENCE, Patience
-from server.export.pushdown import Pushdown, Variants, push_down
-from server.export.rows import SOURCE_BUCKET_FIELD, WHOLE_PAYLOAD, LeftOut, RowBuilder
-from server.export.scroll import ScrollQuery, scroll_pages
+from server.export.rows import LeftOut, RowBuilder
+from server.export.scroll import scroll_pages
+from server.export.sources import ExportSource, Plan, plan_source, total_points
 from server.export.writer import PartWriter
-from server.qdrant.client import QdrantAddress, channel, connect, qdrant_errors
-from server.qdrant.schema import CollectionSchema, describe
+from server.qdrant.client import QdrantAddress, channel, connect
 
-Progress = Callable[[int, int | None], None]
-_MAX_SPELLINGS = 10_000
+__all__ = ["ExportReport", "ExportRequest", "ExportSource", "Progress", "export"]
 
-
-@dataclass(frozen=True)
-class ExportSource:
-    """A collection to read.
-
-    Attributes
-    ----------
-    collection_id : str
-        The caller's name for it, written into the rows.
-    qdrant_name : str
-        Qdrant's name for it.
-    vector_names : tuple of str
-        Its Qdrant vectors, one per vector column; ``""`` is the unnamed one. Empty when no
-        vectors are needed. All sources of a request name equally many.
-    """
-
-    collection_id: str
-    qdrant_name: str
-    vector_names: tuple[str, ...] = ()
+Progress: TypeAlias = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True)
@@ -161,20 +137,13 @@ def export(
     """
     started = time.monotonic()
 
-    def check_stop() -> None:
-        if should_stop is not None and should_stop():
-            raise ExportStoppedError("the export was stopped before it read a document")
-
     rows = RowBuilder(
         len(request.sources[0].vector_names), request.payload_fields, request.distance
     )
     client = connect(request.address)
     try:
-        plans = [
-            request.patience.bear(partial(_plan, client, source, request), check_stop)
-            for source in request.sources
-        ]
-        report = _Reporter(progress, _total(client, plans))
+        plans = [_patient_plan(client, source, request, should_stop) for source in request.sources]
+        report = _Reporter(progress, total_points(client, plans))
         with (
             PartWriter(
                 request.directory,
@@ -218,13 +187,26 @@ def export(
     )
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """One source with what Qdrant is asked for and what is checked on its rows."""
+def _patient_plan(
+    client: QdrantClient,
+    source: ExportSource,
+    request: ExportRequest,
+    should_stop: Callable[[], bool] | None,
+) -> Plan:
+    def check_stop() -> None:
+        if should_stop is not None and should_stop():
+            raise ExportStoppedError("the export was stopped before it read a document")
 
-    source: ExportSource
-    query: ScrollQuery
-    passes: Callable[[Mapping[str, Any]], bool] | None
+    def attempt() -> Plan:
+        return plan_source(
+            client,
+            source,
+            filter=request.filter,
+            payload_fields=request.payload_fields,
+            page_size=request.page_size,
+        )
+
+    return request.patience.bear(attempt, check_stop)
 
 
 class _Reporter:
@@ -239,91 +221,6 @@ class _Reporter:
             # Documents may be added while they are read; never report more than all.
             total = None if self._total is None else max(self._total, self._n_read)
             self._progress(self._n_read, total)
-
-
-def _plan(client: QdrantClient, source: ExportSource, request: ExportRequest) -> _Plan:
-    schema = describe(client, source.qdrant_name)
-    _check_vectors(source, schema)
-    split = Pushdown(None, None)
-    if request.filter is not None:
-        split = push_down(
-            request.filter,
-            schema.payload_indexes,
-            variants=stored_spellings(client, source.qdrant_name),
-        )
-    needed = {*request.payload_fields, SOURCE_BUCKET_FIELD}
-    if split.residual is not None:
-        needed |= split.residual.fields()
-    keys = None if WHOLE_PAYLOAD in needed else top_level_selectors(needed)
-    query = ScrollQuery(
-        qdrant_name=source.qdrant_name,
-        vector_names=source.vector_names,
-        filter=split.qdrant,
-        payload_keys=None if keys is None else tuple(keys),
-        page_size=request.page_size,
-    )
-    passes = None if split.residual is None else compile_filter(split.residual)
-    return _Plan(source, query, passes)
-
-
-def _check_vectors(source: ExportSource, schema: CollectionSchema) -> None:
-    for name in source.vector_names:
-        if name in schema.sparse_vectors:
-            raise UnsupportedVectorError(
-                f"vector {name!r} of collection {source.collection_id!r} is sparse; choose one "
-                f"of {sorted(schema.vectors)}",
-                vector=name,
-            )
-        if name not in schema.vectors:
-            raise SourceMissingError(
-                f"collection {source.collection_id!r} has no vector {name!r}, it has "
-                f"{sorted(schema.vectors)}",
-                collection=source.collection_id,
-                vector=name,
-            )
-
-
-def stored_spellings(client: QdrantClient, qdrant_name: str) -> Variants:
-    """How a keyword-indexed field spells a value in any case, by Qdrant's facet.
-
-    The function that is returned answers None when the field has more distinct values than
-    a facet can list, or when Qdrant has no facet for it.
-    """
-    cache: dict[str, Sequence[str] | None] = {}
-
-    def all_values(key: str) -> Sequence[str] | None:
-        try:
-            with qdrant_errors(qdrant_name):
-                answer = client.facet(qdrant_name, key=key, limit=_MAX_SPELLINGS + 1, exact=True)
-        except ShoalError:
-            return None  # Then the rows are checked one by one, which needs no facet.
-        if len(answer.hits) > _MAX_SPELLINGS:
-            return None
-        return [hit.value for hit in answer.hits if isinstance(hit.value, str)]
-
-    def variants(key: str, value: str) -> Sequence[str] | None:
-        if key not in cache:
-            cache[key] = all_values(key)
-        known = cache[key]
-        if known is None:
-            return None
-        folded = value.casefold()
-        return [text for text in known if text.casefold() == folded]
-
-    return variants
-
-
-def _total(client: QdrantClient, plans: Sequence[_Plan]) -> int | None:
-    """Points that will be read, or None when Qdrant does not say."""
-    try:
-        with qdrant_errors():
-            return sum(_count(client, plan.query.qdrant_name, plan.query.filter) for plan in plans)
-    except ShoalError:
-        return None  # Only the share in the progress is lost.
-
-
-def _count(client: QdrantClient, qdrant_name: str, filter: models.Filter | None) -> int:
-    return int(client.count(qdrant_name, count_filter=filter, exact=True).count)
 
 
 def _check_any_usable(rows: RowBuilder) -> None:

@@ -21,18 +21,9 @@ from numpy.typing import NDArray
 from qdrant_client import grpc as pb
 
 from server.export.errors import MalformedResponseError, UnsupportedVectorError
+from server.export.protobytes import BYTES, VARINT, fields, read_varint
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_LAYOUTS: Final = 8
-
-
-class Field(NamedTuple):
-    """One protobuf field: its number, wire type, and where its content lies."""
-
-    number: int
-    wire_type: int
-    start: int
-    stop: int
 
 
 class Outline(NamedTuple):
@@ -78,52 +69,12 @@ class _Layout:
         )
 
 
-def read_varint(data: bytes, position: int, stop: int) -> tuple[int, int]:
-    """The number at a position and the position behind it."""
-    value = shift = 0
-    while position < stop:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-        if shift > 63:
-            break
-    raise MalformedResponseError(f"a number in Qdrant's answer breaks off at byte {position}")
-
-
-def fields(data: bytes, start: int, stop: int) -> Iterator[Field]:
-    """Walk the fields of the message in ``data[start:stop]``."""
-    position = start
-    while position < stop:
-        tag, position = read_varint(data, position, stop)
-        number, wire_type = tag >> 3, tag & 7
-        if wire_type == _BYTES:
-            length, position = read_varint(data, position, stop)
-            end = position + length
-        elif wire_type == _VARINT:
-            _, end = read_varint(data, position, stop)
-        elif wire_type == _FIXED64:
-            end = position + 8
-        elif wire_type == _FIXED32:
-            end = position + 4
-        else:
-            raise MalformedResponseError(f"unknown wire type {wire_type} at byte {position}")
-        if end > stop:
-            raise MalformedResponseError(
-                f"field {number} of Qdrant's answer ends at byte {end}, beyond {stop}"
-            )
-        yield Field(number, wire_type, position, end)
-        position = end
-
-
 def outline(data: bytes) -> Outline:
     """Find the records of a page and the next page's offset, without reading either."""
     next_offset = None
     records: list[tuple[int, int]] = []
     for number, wire_type, start, stop in fields(data, 0, len(data)):
-        if wire_type != _BYTES:
+        if wire_type != BYTES:
             continue
         if number == 2:
             records.append((start, stop))
@@ -181,7 +132,7 @@ class PageParser:
         first = last = -1
         position = start
         for number, wire_type, begin, end in fields(data, start, stop):
-            if wire_type == _BYTES:
+            if wire_type == BYTES:
                 if number == 1:
                     point_id = _point_id(data, begin, end)
                 elif number == 2:
@@ -234,9 +185,9 @@ def _learn(data: bytes, start: int, stop: int, places: list[tuple[str, int, int]
 
 def _point_id(data: bytes, start: int, stop: int) -> str:
     for number, wire_type, begin, end in fields(data, start, stop):
-        if number == 1 and wire_type == _VARINT:
+        if number == 1 and wire_type == VARINT:
             return str(read_varint(data, begin, end)[0])
-        if number == 2 and wire_type == _BYTES:
+        if number == 2 and wire_type == BYTES:
             return data[begin:end].decode("ascii", errors="replace")
     # The number 0 is a set oneof and so is sent; nothing at all is not an id.
     raise MalformedResponseError(f"the id at byte {start} is neither a number nor a UUID")
@@ -245,7 +196,7 @@ def _point_id(data: bytes, start: int, stop: int) -> str:
 def _named_outputs(data: bytes, start: int, stop: int) -> Iterator[tuple[str, int, int]]:
     """Each ``VectorOutput`` of a ``VectorsOutput`` with its name; the unnamed one is ``""``."""
     for number, wire_type, begin, end in fields(data, start, stop):
-        if wire_type != _BYTES:
+        if wire_type != BYTES:
             continue
         if number == 1:
             yield "", begin, end
@@ -264,13 +215,13 @@ def _dense_place(data: bytes, start: int, stop: int) -> tuple[int, int] | None:
     """Where the floats of a plain dense vector lie, or None if it is anything else."""
     found: tuple[int, int] | None = None
     for number, wire_type, begin, end in fields(data, start, stop):
-        if wire_type != _BYTES or found is not None:
+        if wire_type != BYTES or found is not None:
             return None
         if number == 1:
             found = (begin, end)
         elif number == 101:
             inner = list(fields(data, begin, end))
-            if len(inner) != 1 or inner[0].number != 1 or inner[0].wire_type != _BYTES:
+            if len(inner) != 1 or inner[0].number != 1 or inner[0].wire_type != BYTES:
                 return None
             found = (inner[0].start, inner[0].stop)
         else:

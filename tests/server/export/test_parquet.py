@@ -23,8 +23,9 @@ from server.export.errors import (
     VectorSizeError,
 )
 from server.export.filters import parse_filter
-from server.export.parquet import ExportRequest, ExportSource, export, stored_spellings
+from server.export.parquet import ExportRequest, export
 from server.export.patience import Patience
+from server.export.sources import ExportSource, stored_spellings
 from server.qdrant.client import QdrantAddress
 from server.qdrant.errors import QdrantUnavailableError
 

@@ -11,8 +11,8 @@ from qdrant_client import QdrantClient, models
 
 from server.export.evaluate import matches
 from server.export.filters import parse_filter
-from server.export.parquet import stored_spellings
 from server.export.pushdown import push_down
+from server.export.sources import stored_spellings
 
 PARAMS = models.VectorParams(size=2, distance=models.Distance.DOT)
 TEXTS = ["x", "X", "Xy z", "12", "2024-05-01", "2024-05-01T02:00:00+02:00", "2024-05-01T01:00:00Z"]

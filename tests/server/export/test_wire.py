@@ -77,7 +77,7 @@ def by_the_stubs(one):
     return dict(one.vectors.vectors.vectors)
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
 @given(response)
 def test_a_page_reads_as_the_official_stubs_read_it(message):
     data = message.SerializeToString()
@@ -100,7 +100,7 @@ def test_a_page_reads_as_the_official_stubs_read_it(message):
                 assert page.vectors[name][row].tolist() == list(expected)
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
 @given(message=response, data=st.data())
 def test_damaged_bytes_are_refused_or_read_but_never_crash(message, data):
     whole = message.SerializeToString()
