@@ -140,11 +140,11 @@ def fit(
     _require_known(method, params, metric)
     require_matrix(vectors)
     angular = is_angular(metric)
-    points = unit_rows(vectors) if angular else vectors
     used = _as_euclidean(params) if angular else params
 
     def attempt(backend: Backend) -> Clustering:
-        require_memory(method, points.shape, params, backend)
+        require_memory(method, vectors.shape, params, backend)
+        points = unit_rows(vectors) if angular else vectors
         return _run(points, used, backend, progress)
 
     result = with_fallback(attempt, choose_backend(device), device)

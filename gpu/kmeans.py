@@ -240,10 +240,14 @@ def _moments(vectors: Array, each: Each) -> tuple[float, float]:
 
 
 def _fit_on_gpu(vectors: Array, params: KMeansParams) -> dict[str, Any]:
+    import cupy
     from cuml.cluster import KMeans
 
     needed = estimate("kmeans", len(vectors), vectors.shape[1], params, "gpu")
     with device_memory_errors(needed):
+        points = cupy.asarray(vectors)
+        # cuML's distances come from a float32 matrix product: a common offset costs digits.
+        points = points - points.mean(axis=0, dtype=cupy.float64).astype(cupy.float32)
         model = KMeans(
             n_clusters=params.n_clusters,
             init=params.init,
@@ -252,7 +256,7 @@ def _fit_on_gpu(vectors: Array, params: KMeansParams) -> dict[str, Any]:
             tol=params.tol,
             random_state=params.random_state,
             output_type="numpy",
-        ).fit(vectors)
+        ).fit(points)
         return {
             "labels": np.asarray(model.labels_, dtype=np.int32),
             "inertia": float(model.inertia_),

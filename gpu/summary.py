@@ -110,11 +110,11 @@ def _centroids(
     groups = range(len(members.sizes))
 
     def median(group: int) -> Array:
-        return np.median(points[_rows(members, group)], axis=0)
+        return _median(points, _rows(members, group))
 
     def medoid(group: int) -> Array:
         rows = _rows(members, group)
-        return points[rows[_medoid(points[rows], means[group], angular)]]
+        return points[rows[_medoid(points, rows, means[group], angular)]]
 
     chosen = each(median if centroid == "median" else medoid, groups)
     centroids = np.array(chosen, dtype=np.float32).reshape(means.shape)
@@ -133,22 +133,35 @@ def _unit_centroids(centroids: Array, points: Array, members: Members) -> NDArra
     return np.asarray(centroids / lengths[:, None], dtype=np.float32)
 
 
-def _medoid(points: Array, mean: Array, angular: bool) -> int:
-    centred = points - mean  # Squares of differences then keep their digits.
-    squares = np.einsum("ij,ij->i", centred, centred)
-    if angular or len(points) > EXACT_MEDOID_POINTS:
+def _median(points: Array, rows: NDArray[np.int64]) -> Array:
+    # A few dimensions at a time: a large group is most of the matrix.
+    columns = row_blocks(points.shape[1], 4 * len(rows))
+    return np.concatenate([np.median(points[rows, part], axis=0) for part in columns])
+
+
+def _medoid(points: Array, rows: NDArray[np.int64], mean: Array, angular: bool) -> int:
+    if angular or len(rows) > EXACT_MEDOID_POINTS:
         # Squared distances sum to n * |x - mean|**2 plus the same for every x, and the cosine
         # distance is half the square: for it the member nearest to the mean is exact.
-        return int(squares.argmin())
-    totals = np.empty(len(points))
-    for rows in row_blocks(len(points), 4 * len(points)):
-        block = centred[rows] @ centred.T
+        blocks = row_blocks(len(rows), 4 * points.shape[1])
+        return int(
+            np.concatenate([_squares(points[rows[part]] - mean) for part in blocks]).argmin()
+        )
+    centred = points[rows] - mean  # Squares of differences then keep their digits.
+    squares = _squares(centred)
+    totals = np.empty(len(rows))
+    for part in row_blocks(len(rows), 4 * len(rows)):
+        block = centred[part] @ centred.T
         block *= -2
         block += squares
-        block += squares[rows, None]
+        block += squares[part, None]
         np.maximum(block, 0, out=block)
-        totals[rows] = np.sqrt(block, out=block).sum(axis=1, dtype=np.float64)
+        totals[part] = np.sqrt(block, out=block).sum(axis=1, dtype=np.float64)
     return int(totals.argmin())
+
+
+def _squares(rows: Array) -> Array:
+    return np.einsum("ij,ij->i", rows, rows)
 
 
 def _radii(distances: NDArray[np.float32], members: Members) -> NDArray[np.float32]:

@@ -21,8 +21,8 @@ Array = Any
 BLOCK_BYTES = 4 << 20
 """Rows are walked in blocks of about this size, so that what is derived from them stays small."""
 
-UNIT_TOLERANCE = 1e-6
-"""Rows whose length is this close to 1 count as unit; float32 cannot hold them better."""
+UNIT_TOLERANCE = 1e-5
+"""Rows whose length is this close to 1 count as unit: a cosine distance then errs by 1e-10."""
 
 
 def row_blocks(n_points: int, row_bytes: int) -> Iterator[slice]:
