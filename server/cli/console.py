@@ -80,7 +80,17 @@ def as_json(message: Message) -> dict[str, Any]:
     body: dict[str, Any] = json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-    return body
+    whole: dict[str, Any] = _with_ints(body)
+    return whole
+
+
+def _with_ints(value: Any) -> Any:
+    """Show whole numbers as such: a Struct carries the 8 that was sent as 8.0."""
+    if isinstance(value, dict):
+        return {name: _with_ints(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_with_ints(part) for part in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def print_json(body: Mapping[str, Any] | Sequence[Any], *, indent: int | None = 2) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from server.cli import clusters, groups, run, serve
+from server.cli import clusters, groups, importing, keys, namespaces, run, serve
 from server.cli.console import say
 from server.cli.faults import EXIT_CODES_HELP, ReportingGroup, hide_tracebacks
 
@@ -42,7 +42,8 @@ def options(
         hide_tracebacks()
 
 
-_SERVING = "Serving"
+_SERVING = "Serving and data"
+_ACCESS = "Namespaces and keys"
 _RUNS = "Clusters and runs"
 
 app.command("serve", rich_help_panel=_SERVING)(serve.serve)
@@ -55,3 +56,6 @@ app.command("get", rich_help_panel=_RUNS)(clusters.get)
 app.command("groups", rich_help_panel=_RUNS)(groups.groups)
 app.command("members", rich_help_panel=_RUNS)(groups.members)
 app.command("delete", rich_help_panel=_RUNS)(clusters.delete)
+app.command("import", rich_help_panel=_SERVING)(importing.import_file)
+app.add_typer(namespaces.app, name="namespaces", rich_help_panel=_ACCESS)
+app.add_typer(keys.app, name="keys", rich_help_panel=_ACCESS)

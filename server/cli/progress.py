@@ -69,7 +69,8 @@ class PlainLines:
     """Shows a line when a stage begins or has news in words; never a line per percent."""
 
     def __init__(self) -> None:
-        self._last = ""
+        self._stage = ""
+        self._line = ""
         self._device = ""
 
     def show(self, event: watch_pb2.ExecutionEvent) -> None:
@@ -78,9 +79,10 @@ class PlainLines:
         line = f"{where}: {printable(event.message)}" if event.message else where
         if event.status in FINAL_STATUSES:
             line = f"{event.status}" + (f": {printable(event.error)}" if event.error else "")
-        if line != self._last:
+        is_news = where != self._stage or line != where
+        if is_news and line != self._line:
             say(line)
-            self._last = line
+            self._stage, self._line = where, line
         self._device = _say_device(event, self._device, say)
         for warning in event.warnings:
             say(f"warning: {printable(warning)}")
