@@ -7,8 +7,10 @@ every gRPC client library and the gateway look for them. Clients refuse trailers
 
 from __future__ import annotations
 
+import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from urllib.parse import quote
 
 import grpc
@@ -31,16 +33,21 @@ from server.errors import (
     UnavailableError,
     Violation,
 )
+from server.jobs.engine import StoppedError, WorkerDiedError
 from server.jobs.moves import LeaseLostError
+from server.jobs.running import GivenUpError
 from server.results.failures import ArtifactError
 from server.stores.documents import UnreadableRecordError
 
 DETAILS_TRAILER = "grpc-status-details-bin"
-MAX_MESSAGE_BYTES = 1_500
+MAX_MESSAGE_BYTES = 1_000
 """Of the percent-encoded text that travels as ``grpc-message``."""
-MAX_VIOLATIONS_BYTES = 2_500
-"""Of the violations; with base64, message and names the trailers stay below 8 KiB."""
-MAX_FACT_CHARACTERS = 200
+MAX_VIOLATIONS_BYTES = 2_400
+"""Of the violations; with base64, message and facts the trailers stay below 8 KiB."""
+MAX_DESCRIPTION_BYTES = 400
+MAX_FACT_BYTES = 100
+MAX_FACTS = 8
+_PLAIN = string.printable.replace("%", "")
 
 
 class NotBuiltError(ShoalError):
@@ -67,8 +74,11 @@ STATUS_OF: dict[type[ShoalError], grpc.StatusCode] = {
     # Nothing the caller sent is wrong, and nothing the caller does will mend it.
     UnreadableRecordError: grpc.StatusCode.INTERNAL,
     ArtifactError: grpc.StatusCode.INTERNAL,
-    # Ends runs, not calls: a call that meets one has a fault of ours.
+    # These end runs, not calls: a call that meets one has a fault of ours.
     RunFailure: grpc.StatusCode.INTERNAL,
+    WorkerDiedError: grpc.StatusCode.INTERNAL,
+    StoppedError: grpc.StatusCode.INTERNAL,
+    GivenUpError: grpc.StatusCode.INTERNAL,
 }
 """The status of each class and of those derived from it, unless they have their own row."""
 
@@ -108,7 +118,8 @@ def answer_to(error: ShoalError) -> Answer:
         reason=error.reason,
         domain=DOMAIN,
         metadata={
-            name: value[:MAX_FACT_CHARACTERS] for name, value in list(error.metadata.items())[:10]
+            name: _cut(value, MAX_FACT_BYTES)
+            for name, value in islice(error.metadata.items(), MAX_FACTS)
         },
     )
     return _answer(status_of(type(error)), error.message, [info, *_details(error)])
@@ -143,8 +154,8 @@ def _details(error: ShoalError) -> Iterator[Message]:
     if isinstance(error, NotFoundError):
         yield error_details_pb2.ResourceInfo(
             resource_type=error.kind,
-            resource_name=error.name[:MAX_FACT_CHARACTERS],
-            description=_shortened(error.message),
+            resource_name=_cut(error.name, MAX_FACT_BYTES),
+            description=_cut(error.message, MAX_DESCRIPTION_BYTES),
         )
     if isinstance(error, QuotaError | UnavailableError):
         retry = error_details_pb2.RetryInfo()
@@ -166,8 +177,8 @@ def _bad_request(violations: Sequence[Violation]) -> error_details_pb2.BadReques
     found = error_details_pb2.BadRequest()
     for position, violation in enumerate(violations):
         field = found.field_violations.add(
-            field=violation.field[:MAX_FACT_CHARACTERS],
-            description=_shortened(violation.description),
+            field=_cut(violation.field, MAX_FACT_BYTES),
+            description=_cut(violation.description, MAX_DESCRIPTION_BYTES),
         )
         if found.ByteSize() > MAX_VIOLATIONS_BYTES and position:
             field.field = "request"
@@ -176,12 +187,18 @@ def _bad_request(violations: Sequence[Violation]) -> error_details_pb2.BadReques
     return found
 
 
+def _cut(text: str, max_bytes: int) -> str:
+    """Cut a text to so many bytes of UTF-8."""
+    raw = text[: max_bytes + 1].encode()
+    if len(raw) <= max_bytes:
+        return text
+    return raw[: max_bytes - 3].decode(errors="ignore") + "..."
+
+
 def _shortened(text: str) -> str:
     """Cut a text so that its percent-encoded form stays within `MAX_MESSAGE_BYTES`."""
-    if len(quote(text, safe=" ")) <= MAX_MESSAGE_BYTES:
-        return text
-    # Nine bytes encode any character of the basic plane, twelve the others.
-    kept = text[: MAX_MESSAGE_BYTES - 3]
-    while len(quote(kept, safe=" ")) > MAX_MESSAGE_BYTES - 3:
-        kept = kept[: len(kept) * 3 // 4]
-    return kept + "..."
+    kept = _cut(text, MAX_MESSAGE_BYTES)
+    while len(quote(kept, safe=_PLAIN)) > MAX_MESSAGE_BYTES:
+        # A byte takes three at most, so a few rounds do.
+        kept = _cut(kept, len(kept.encode()) * 3 // 4)
+    return kept

@@ -83,7 +83,7 @@ def caller(world: World) -> Caller:
 
 @pytest.fixture(scope="session")
 def products(client: QdrantClient) -> Iterator[str]:
-    """A collection of twenty documents with a vector of four dimensions, and one of three that none has."""
+    """A collection of twenty documents; a vector `title` is declared, but none has one."""
     name = f"products-{uuid.uuid4().hex[:8]}"
     client.create_collection(
         name,

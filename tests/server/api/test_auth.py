@@ -1,0 +1,150 @@
+"""Who may call what: keys, namespaces and roles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import pytest
+from clusters.v1 import cluster_requests_pb2, cluster_service_pb2, task_pb2, task_service_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from server.api.auth import ROLE_OF
+from tests.server.api.failures import Failure, failure_of
+from tests.server.api.world import ORGANIZATION, Caller, World
+
+SERVICES = (
+    cluster_service_pb2.DESCRIPTOR.services_by_name["ClusterService"],
+    task_service_pb2.DESCRIPTOR.services_by_name["TaskService"],
+)
+METHODS = {
+    f"/{service.full_name}/{method.name}": method
+    for service in SERVICES
+    for method in service.methods
+}
+READING = ("Get", "List", "Watch", "Export")
+
+
+async def list_as(caller: Caller) -> Any:
+    return await caller.call(
+        caller.clusters.ListClusters, cluster_requests_pb2.ListClustersRequest()
+    )
+
+
+async def refusal(caller: Caller) -> Failure:
+    return await failure_of(list_as(caller))
+
+
+def test_every_rpc_has_a_role_and_no_role_is_left_over() -> None:
+    assert ROLE_OF.keys() == METHODS.keys()
+
+
+@pytest.mark.parametrize("path", sorted(METHODS))
+def test_reading_needs_read_and_all_else_write(path: str) -> None:
+    reads = METHODS[path].name.startswith(READING)
+
+    assert ROLE_OF[path] == ("read" if reads else "write")
+
+
+async def test_a_key_works_in_its_namespace_by_name_and_by_id(world: World) -> None:
+    by_name = await list_as(world.connect())
+    by_id = await list_as(world.connect(namespace=world.namespace.namespace_id))
+
+    assert by_name == by_id
+
+
+@pytest.mark.parametrize("key", ["", "sk_wrong", "sk_" + "x" * 43])
+async def test_no_key_or_a_wrong_one_is_unauthenticated(world: World, key: str) -> None:
+    failure = await refusal(world.connect(key=key))
+
+    assert failure.code is grpc.StatusCode.UNAUTHENTICATED
+    assert failure.reason == "UNAUTHENTICATED"
+
+
+async def test_another_scheme_is_no_key(world: World) -> None:
+    caller = Caller(
+        world.served.port, {"authorization": f"Basic {world.key}", "x-namespace": "shop"}
+    )
+    world.callers.append(caller)
+
+    assert (await refusal(caller)).code is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_a_revoked_key_ends_at_once(world: World, caller: Caller) -> None:
+    await list_as(caller)
+    (record,) = await world.store.list_keys()
+    await world.tenancy.revoke_key(record.key_id)
+
+    assert (await refusal(caller)).code is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_a_namespace_that_is_not_the_keys_is_forbidden(world: World) -> None:
+    await world.tenancy.create_namespace(ORGANIZATION, "other")
+
+    theirs = await refusal(world.connect(namespace="other"))
+    nowhere = await refusal(world.connect(namespace="nowhere"))
+    unnamed = await refusal(world.connect(namespace=""))
+
+    for failure in (theirs, nowhere, unnamed):
+        assert (failure.code, failure.reason) == (
+            grpc.StatusCode.PERMISSION_DENIED,
+            "FORBIDDEN",
+        )
+
+
+async def test_a_reader_reads_and_writes_nothing(
+    world: World, caller: Caller, body: dict[str, Any]
+) -> None:
+    cluster = await caller.create(body)
+    reader = world.connect(key=await world.key_for("read"))
+
+    assert (await reader.get(cluster.cluster_id)).cluster_id == cluster.cluster_id
+    for refused in (
+        reader.create(body),
+        reader.cancel(cluster.cluster_id, cluster.last_run_id),
+        reader.call(
+            reader.clusters.DeleteCluster,
+            cluster_requests_pb2.DeleteClusterRequest(cluster_id=cluster.cluster_id),
+        ),
+    ):
+        failure = await failure_of(refused)
+        assert failure.code is grpc.StatusCode.PERMISSION_DENIED
+        assert "'read'" in failure.message
+    assert (await caller.get(cluster.cluster_id)).status == "PENDING"
+
+
+async def test_what_lies_in_another_namespace_is_not_found(
+    world: World, caller: Caller, body: dict[str, Any]
+) -> None:
+    cluster = await caller.create({**body, "cluster_name": "secret plan"})
+    await world.tenancy.create_namespace(ORGANIZATION, "other")
+    stranger = world.connect(key=await world.key_for("write", "other"), namespace="other")
+
+    for name in (cluster.cluster_id, "secret plan"):
+        failure = await failure_of(stranger.get(name))
+        assert (failure.code, failure.reason) == (
+            grpc.StatusCode.NOT_FOUND,
+            "CLUSTER_NOT_FOUND",
+        )
+    cancel = await failure_of(stranger.cancel(cluster.cluster_id, cluster.last_run_id))
+    task = await failure_of(
+        stranger.call(
+            stranger.tasks.GetTask,
+            task_pb2.GetTaskRequest(task_id=cluster.last_execution_task_id),
+        )
+    )
+    listed = await list_as(stranger)
+
+    assert cancel.code is grpc.StatusCode.NOT_FOUND
+    assert (task.code, task.reason) == (grpc.StatusCode.NOT_FOUND, "TASK_NOT_FOUND")
+    assert (list(listed.results), listed.total_count) == ([], 0)
+
+
+async def test_health_needs_no_key(world: World) -> None:
+    caller = Caller(world.served.port, {})
+    world.callers.append(caller)
+    probe = health_pb2_grpc.HealthStub(caller.channel)
+
+    for name in ("", "clusters.v1.ClusterService", "clusters.v1.TaskService"):
+        answer = await probe.Check(health_pb2.HealthCheckRequest(service=name), timeout=5)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING, name
