@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 IMAGE ?= shoal
 
-.PHONY: help setup demo serve gateway test test-gpu lint format proto lock bench gpu-check image clean
+.PHONY: help setup demo serve gateway test mongo-server test-gpu lint format proto lock bench gpu-check image clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -30,6 +30,9 @@ gateway: $(READY) ## The REST gateway (not built yet)
 
 test: $(READY) ## Run the tests (no GPU, no network, no other server needed)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+
+mongo-server: ## Build the MongoDB stand-in that the store tests use when it is there (Java, Maven)
+	mvn -q -f tests/mongo_server package
 
 test-gpu: $(READY) ## Run the device tests; each says why it was skipped without a GPU
 	$(BIN)/python -m pytest -m gpu tests/gpu_device -q -rs

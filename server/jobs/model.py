@@ -50,7 +50,8 @@ ClusterStatus = Literal[
 class Record(BaseModel):
     """Base of stored records: unknown fields are kept out loudly, times are aware (UTC)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # NaN and infinity stay what they are in metrics; JSON's null would be another value.
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
 
 class Lease(Record):
