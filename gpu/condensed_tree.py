@@ -1,17 +1,58 @@
 """From a minimum spanning tree to groups: the selection step of HDBSCAN.
 
-Uses the compiled functions that scikit-learn's own HDBSCAN is made of, so groups and strengths
-follow from the tree by exactly the same rules. They are private there; `tests/gpu` compare with
-scikit-learn's public result, so a release that changes them does not pass unseen.
+The hierarchy and its condensation come from the compiled functions that scikit-learn's HDBSCAN is
+made of. Its selection is done again here by the same rules, since scikit-learn 1.9 fails under
+NumPy 2.4 for most values of ``cluster_selection_epsilon`` (a one-element array is no number any
+more), and takes time that grows with the square of the number of candidate groups. The functions
+are private there; `tests/gpu` compare with scikit-learn's public results, so a release that
+changes them does not pass unseen.
+
+A *cluster* here is a node of the condensed tree, whether it is selected or not; lambda is
+1 / distance. Clusters are numbered from the root down, children after their parent.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu.params import HdbscanParams
+from gpu.params import NOISE, HdbscanParams
 from gpu.spanning_tree import SpanningTree
+
+ROOT = 0
+
+
+@dataclass(frozen=True)
+class CondensedTree:
+    """The hierarchy without splits that leave fewer than `min_cluster_size` points on a side.
+
+    Attributes
+    ----------
+    parent : array of shape (n_clusters,), int64
+        Parent of each cluster; the root's is the root.
+    birth : array of shape (n_clusters,), float64
+        Lambda at which it splits off its parent; 0 for the root.
+    size : array of shape (n_clusters,), int64
+        Points at birth; for the root those of the clusters it splits into.
+    stability : array of shape (n_clusters,), float64
+        Sum over its points of the span of lambda that they spend in it.
+    death : array of shape (n_clusters,), float64
+        Largest lambda at which something leaves it.
+    point_cluster : array of shape (n_points,), int64
+        The smallest cluster that each point is in.
+    point_lambda : array of shape (n_points,), float64
+        Where the point leaves that cluster.
+    """
+
+    parent: NDArray[np.int64]
+    birth: NDArray[np.float64]
+    size: NDArray[np.int64]
+    stability: NDArray[np.float64]
+    death: NDArray[np.float64]
+    point_cluster: NDArray[np.int64]
+    point_lambda: NDArray[np.float64]
 
 
 def select_groups(
@@ -33,21 +74,158 @@ def select_groups(
     strength : array of shape (n_points,), float64
         0 to 1, 0 for noise.
     """
+    condensed = condense(tree, int(params.min_cluster_size))
+    if params.cluster_selection_method == "leaf":
+        selected = _leaves(condensed)
+    else:
+        selected = _most_stable(condensed, params.allow_single_cluster, params.max_cluster_size)
+    if params.cluster_selection_epsilon and not selected[ROOT]:
+        selected = _merged_below(
+            condensed, selected, params.cluster_selection_epsilon, params.allow_single_cluster
+        )
+    labels = _labels(condensed, selected, params.cluster_selection_epsilon)
+    return labels, _strength(condensed, labels)
+
+
+def condense(tree: SpanningTree, min_cluster_size: int) -> CondensedTree:
+    """Build the condensed tree of a spanning tree."""
     # scikit-learn takes a second to import, and a GPU fit does not need it.
     from sklearn.cluster._hdbscan._linkage import MST_edge_dtype, make_single_linkage
-    from sklearn.cluster._hdbscan._tree import tree_to_labels
+    from sklearn.cluster._hdbscan._tree import _condense_tree
 
     by_weight = np.argsort(tree.weight)
     edges = np.empty(len(by_weight), dtype=MST_edge_dtype)
     edges["current_node"] = tree.left[by_weight]
     edges["next_node"] = tree.right[by_weight]
     edges["distance"] = tree.weight[by_weight]
-    labels, strength = tree_to_labels(
-        make_single_linkage(edges),
-        int(params.min_cluster_size),
-        params.cluster_selection_method,
-        params.allow_single_cluster,
-        params.cluster_selection_epsilon,
-        params.max_cluster_size,
+    rows = _condense_tree(make_single_linkage(edges), min_cluster_size)
+
+    # One row for each child, a point or, numbered after all points, a cluster.
+    n_points = len(edges) + 1
+    row_parent, row_lambda, row_size = (
+        rows["parent"] - n_points,
+        rows["value"],
+        rows["cluster_size"],
     )
-    return labels, strength
+    is_point = rows["child"] < n_points
+    cluster = rows["child"][~is_point] - n_points
+    n_clusters = 1 + len(cluster)
+
+    parent = np.zeros(n_clusters, dtype=np.int64)
+    birth = np.zeros(n_clusters)
+    size = np.zeros(n_clusters, dtype=np.int64)
+    parent[cluster], birth[cluster] = row_parent[~is_point], row_lambda[~is_point]
+    size[cluster] = row_size[~is_point]
+    size[ROOT] = row_size[~is_point & (row_parent == ROOT)].sum()
+    with np.errstate(invalid="ignore"):  # Both infinite among duplicates: no number, never stabler.
+        spans = (row_lambda - birth[row_parent]) * row_size
+    stability: NDArray[np.float64] = np.bincount(row_parent, spans, n_clusters).astype(np.float64)
+    death = np.zeros(n_clusters)
+    np.maximum.at(death, row_parent, row_lambda)
+
+    point_cluster = np.empty(n_points, dtype=np.int64)
+    point_lambda = np.empty(n_points)
+    point_cluster[rows["child"][is_point]] = row_parent[is_point]
+    point_lambda[rows["child"][is_point]] = row_lambda[is_point]
+    return CondensedTree(
+        parent=parent,
+        birth=birth,
+        size=size,
+        stability=stability,
+        death=death,
+        point_cluster=point_cluster,
+        point_lambda=point_lambda,
+    )
+
+
+def _leaves(condensed: CondensedTree) -> NDArray[np.bool_]:
+    selected = np.ones(len(condensed.parent), dtype=bool)
+    selected[condensed.parent] = False  # The root too, being its own parent.
+    return selected
+
+
+def _most_stable(
+    condensed: CondensedTree, allow_single_cluster: bool, max_cluster_size: int | None
+) -> NDArray[np.bool_]:
+    """Select the clusters that are at least as stable as what they split into (eom)."""
+    parent, size = condensed.parent.tolist(), condensed.size.tolist()
+    stability = condensed.stability.tolist()
+    n_clusters = len(parent)
+    below = [0.0] * n_clusters
+    selected = [False] * n_clusters
+    last = ROOT if allow_single_cluster else ROOT + 1
+    for cluster in range(n_clusters - 1, last - 1, -1):
+        is_too_large = max_cluster_size is not None and size[cluster] > max_cluster_size
+        if below[cluster] > stability[cluster] or is_too_large:
+            stability[cluster] = below[cluster]
+        else:
+            selected[cluster] = True
+        if cluster != ROOT:
+            below[parent[cluster]] += stability[cluster]
+
+    is_inside = [False] * n_clusters
+    for cluster in range(1, n_clusters):
+        above = parent[cluster]
+        is_inside[cluster] = is_inside[above] or selected[above]
+    outermost: NDArray[np.bool_] = np.array(selected) & ~np.array(is_inside)
+    return outermost
+
+
+def _merged_below(
+    condensed: CondensedTree,
+    selected: NDArray[np.bool_],
+    epsilon: float,
+    allow_single_cluster: bool,
+) -> NDArray[np.bool_]:
+    """Replace clusters that split off below `epsilon` by the ancestor that did not."""
+    parent = condensed.parent.tolist()
+    merged = np.zeros(len(parent), dtype=bool)
+
+    def is_covered(cluster: int) -> bool:
+        while cluster != ROOT:
+            cluster = parent[cluster]
+            if merged[cluster] and not selected[cluster]:
+                return True
+        return False
+
+    for cluster in np.flatnonzero(selected).tolist():
+        is_close = condensed.birth[cluster] * epsilon > 1
+        if not is_close or not is_covered(cluster):
+            merged[_ancestor_at(condensed, cluster, epsilon, allow_single_cluster)] = True
+    return merged
+
+
+def _ancestor_at(
+    condensed: CondensedTree, cluster: int, epsilon: float, allow_single_cluster: bool
+) -> int:
+    while condensed.birth[cluster] * epsilon > 1:
+        above = int(condensed.parent[cluster])
+        if above == ROOT:
+            return ROOT if allow_single_cluster else cluster
+        cluster = above
+    return cluster
+
+
+def _labels(
+    condensed: CondensedTree, selected: NDArray[np.bool_], epsilon: float
+) -> NDArray[np.int64]:
+    """Give each point the nearest selected cluster around it."""
+    group = [NOISE] * len(selected)
+    for cluster in range(1, len(selected)):
+        above = group[condensed.parent[cluster]]
+        group[cluster] = cluster if selected[cluster] else above
+    labels = np.array(group, dtype=np.int64)[condensed.point_cluster]
+    if selected[ROOT] and selected.sum() == 1:
+        # Everything is one group, but for the points that leave it early.
+        least = 1 / epsilon if epsilon else condensed.death[ROOT]
+        labels[condensed.point_lambda >= least] = ROOT
+    return labels
+
+
+def _strength(condensed: CondensedTree, labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    death = condensed.death[labels]
+    is_certain = (death == 0) | np.isinf(condensed.point_lambda)
+    least = np.minimum(condensed.point_lambda, death)
+    strength = np.divide(least, death, out=np.ones(len(labels)), where=~is_certain)
+    strength[labels == NOISE] = 0
+    return strength
