@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from server.qdrant.client import QdrantAddress
-from server.qdrant.embedded.process import ADDRESS_FILE, FOLDER, write_address
+from server.qdrant.embedded.process import ADDRESS_FILE, FOLDER, wait_for_users, write_address
 from server.qdrant.embedded.services import serve
 from server.qdrant.embedded.storage import Storage
 from server.qdrant.errors import StorageLockedError
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         write_address(root, address)
         _say({"address": asdict(address)})
         if options.with_parent:
-            threading.Thread(target=_watch_parent, args=(stop,), daemon=True).start()
+            threading.Thread(target=_watch_parent, args=(stop, root), daemon=True).start()
         stop.wait()
         (root / ADDRESS_FILE).unlink(missing_ok=True)
         server.stop(GRACE_S).wait()
@@ -75,10 +75,11 @@ def _say(words: dict[str, object]) -> None:
     sys.stdout.flush()
 
 
-def _watch_parent(stop: threading.Event) -> None:
+def _watch_parent(stop: threading.Event, root: Path) -> None:
     # A raw read: Python's own stdin would hold a lock that blocks interpreter exit.
     while os.read(0, 4096):
         pass
+    wait_for_users(root)
     stop.set()
 
 

@@ -3,11 +3,13 @@
 The child writes `<data_dir>/qdrant/address.json` (readable by its user only) once it
 answers. Whoever has the data directory can then find it; its random key keeps other
 users of the machine out. The child ends with its parent: it watches its standard input,
-whose other end only the parent holds.
+whose other end only the parent holds. Processes that attached to it hold a shared lock on
+`users.lock` meanwhile, and the child waits for them before it ends.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
@@ -17,7 +19,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 import grpc
 from qdrant_client import grpc as pb
@@ -29,6 +31,7 @@ from server.qdrant.errors import EmbeddedStartError, StorageLockedError
 FOLDER = "qdrant"
 ADDRESS_FILE = "address.json"
 LOG_FILE = "server.log"
+USERS_FILE = "users.lock"
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
 _PROBE_TIMEOUT_S = 2.0
@@ -42,12 +45,18 @@ class EmbeddedQdrant:
     ----------
     address : QdrantAddress
         Where it answers, with its key.
+    root : Path
+        The storage's folder.
     process : subprocess.Popen or None
         The child; None when another process's server was found and is only used.
+    user_descriptor : int or None
+        Holds the lock that keeps a found server up.
     """
 
     address: QdrantAddress
-    process: subprocess.Popen[str] | None
+    root: Path
+    process: subprocess.Popen[str] | None = None
+    user_descriptor: int | None = None
 
     @property
     def is_owned(self) -> bool:
@@ -62,17 +71,25 @@ class EmbeddedQdrant:
         return self.process.poll() is None
 
     def stop(self) -> None:
-        """End the child after its calls in progress; nothing to do for a found one."""
+        """End the child after its calls in progress, or stop using a found one.
+
+        While other processes use the child it is left running, and ends after the last.
+        """
+        if self.user_descriptor is not None:
+            os.close(self.user_descriptor)
+            self.user_descriptor = None
         if self.process is None or self.process.stdin is None:
             return
         self.process.stdin.close()
+        if _has_users(self.root):
+            return
         try:
             self.process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
+            if _has_users(self.root):
+                return
             self.process.kill()
             self.process.wait()
-        if self.process.stdout is not None:
-            self.process.stdout.close()
 
     def __enter__(self) -> Self:
         return self
@@ -117,17 +134,27 @@ def start_embedded(
             # Ctrl-C in a terminal is for the parent, which then stops its child in order.
             start_new_session=True,
         )
-    child = EmbeddedQdrant(QdrantAddress("127.0.0.1", port), process)
     try:
-        child.address = _first_words(process, timeout_s, root / LOG_FILE)
+        address = _first_words(process, timeout_s, root / LOG_FILE)
     except BaseException:
-        child.stop()
+        process.kill()
+        process.wait()
+        _close(process.stdin)
         raise
-    return child
+    finally:
+        _close(process.stdout)  # It has nothing more to say.
+    return EmbeddedQdrant(address, root, process)
+
+
+def _close(pipe: IO[str] | None) -> None:
+    if pipe is not None:
+        pipe.close()
 
 
 def attach_or_start(data_dir: Path | str, *, timeout_s: float = START_TIMEOUT_S) -> EmbeddedQdrant:
     """Use the embedded Qdrant that another process runs on `data_dir`, or start one.
+
+    A found one stays up until `stop`, also when its own parent ends before.
 
     Raises
     ------
@@ -136,9 +163,9 @@ def attach_or_start(data_dir: Path | str, *, timeout_s: float = START_TIMEOUT_S)
     """
     deadline_s = time.monotonic() + timeout_s
     while True:
-        address = read_address(data_dir)
-        if address is not None and answers(address):
-            return EmbeddedQdrant(address, None)
+        found = _attach(Path(data_dir).absolute())
+        if found is not None:
+            return found
         try:
             return start_embedded(data_dir, timeout_s=timeout_s)
         except StorageLockedError:
@@ -146,6 +173,45 @@ def attach_or_start(data_dir: Path | str, *, timeout_s: float = START_TIMEOUT_S)
             if time.monotonic() >= deadline_s:
                 raise
             time.sleep(0.1)
+
+
+def _attach(data_dir: Path) -> EmbeddedQdrant | None:
+    address = read_address(data_dir)
+    if address is None:
+        return None
+    root = data_dir / FOLDER
+    descriptor = _users_file(root)
+    # Without the lock it is just ending.
+    if not _locks(descriptor, fcntl.LOCK_SH) or not answers(address):
+        os.close(descriptor)
+        return None
+    return EmbeddedQdrant(address, root, user_descriptor=descriptor)
+
+
+def _users_file(root: Path) -> int:
+    return os.open(root / USERS_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _has_users(root: Path) -> bool:
+    """Whether others are attached. The child itself holds the lock alone while it ends."""
+    descriptor = _users_file(root)
+    try:
+        return not _locks(descriptor, fcntl.LOCK_EX) and _locks(descriptor, fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)
+
+
+def _locks(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def wait_for_users(root: Path) -> None:
+    """Block until nobody is attached, and keep others from attaching until this process ends."""
+    fcntl.flock(_users_file(root), fcntl.LOCK_EX)
 
 
 def read_address(data_dir: Path | str) -> QdrantAddress | None:

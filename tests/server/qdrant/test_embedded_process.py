@@ -99,6 +99,21 @@ def test_a_second_process_attaches_and_does_not_stop_the_first(tmp_path):
         assert answers(embedded.address)
 
 
+def test_it_outlives_its_parent_while_another_process_uses_it(tmp_path):
+    embedded = start_embedded(tmp_path)
+    user = attach_or_start(tmp_path)
+    embedded.stop()
+    assert user.is_alive
+    late = attach_or_start(tmp_path)  # As a restarted server would.
+    assert not late.is_owned
+    user.stop()
+    assert late.is_alive
+    late.stop()
+    assert embedded.process.wait(timeout=20) == 0
+    embedded.stop()
+    assert not answers(embedded.address)
+
+
 def test_a_dead_servers_address_is_not_trusted(tmp_path):
     first = start_embedded(tmp_path)
     first.process.kill()
