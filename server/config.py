@@ -135,3 +135,8 @@ class ClientSettings(BaseSettings):
     server: str = Field("127.0.0.1:50051", description="host:port of the server to call")
     key: SecretStr | None = Field(None, description="API key, sk_…; not needed with --dev")
     namespace: str | None = Field(None, description="namespace name or id")
+
+
+def environment_without_settings() -> dict[str, str]:
+    """Give this process's environment less the settings, for a child with settings of its own."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("SHOAL_")}

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from server.cli import clusters, groups, importing, keys, namespaces, run, serve
+from server.cli import clusters, demo, groups, importing, keys, namespaces, run, serve
 from server.cli.console import say
 from server.cli.faults import EXIT_CODES_HELP, ReportingGroup, hide_tracebacks
 
@@ -59,3 +59,4 @@ app.command("delete", rich_help_panel=_RUNS)(clusters.delete)
 app.command("import", rich_help_panel=_SERVING)(importing.import_file)
 app.add_typer(namespaces.app, name="namespaces", rich_help_panel=_ACCESS)
 app.add_typer(keys.app, name="keys", rich_help_panel=_ACCESS)
+app.command("demo", rich_help_panel=_SERVING)(demo.demo)
