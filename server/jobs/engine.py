@@ -9,7 +9,7 @@ This is the one file of the service that imports Dask.
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import logging
 import os
 from collections.abc import Callable
@@ -33,6 +33,9 @@ WorkerFunction = Callable[[Argument, Callable[[Report], None]], Result]
 
 KILL_GRACE_S = 0.5
 """How long the nanny lets a stopped worker say goodbye. A fit in native code cannot."""
+
+STOP_TIMEOUT_S = 10
+"""How long a stop waits for a worker's end before it goes on without it."""
 
 WORKER_NICENESS = 5
 """Computing gives way to the server's loop, so that calls are answered while a job runs."""
@@ -93,7 +96,7 @@ class Engine:
         self._settings = settings or EngineSettings()
         self._topic = f"shoal-{uuid4().hex}"
         self._futures: dict[str, Future] = {}
-        self._stopped: set[str] = set()
+        self._stopped: dict[str, asyncio.Event] = {}
         self._listeners: dict[str, Callable[[Report], None]] = {}
         self._cluster: LocalCluster | None = None
         self._client: Client | None = None
@@ -140,7 +143,7 @@ class Engine:
         WorkerDiedError
             If the worker process ended under it.
         StoppedError
-            If `stop` was called.
+            If `stop` was called; raised once the function's process is gone.
         Exception
             Whatever the function raised.
         """
@@ -155,6 +158,7 @@ class Engine:
             result: Result = await self._futures[key].result()
         except (KilledWorker, FutureCancelledError) as error:
             if key in self._stopped:
+                await self._stopped[key].wait()
                 raise StoppedError(f"{key} was stopped") from None
             raise WorkerDiedError(
                 "the worker process died; it may have been killed for memory"
@@ -162,22 +166,30 @@ class Engine:
         finally:
             self._futures.pop(key, None)
             self._listeners.pop(key, None)
-            self._stopped.discard(key)
+            self._stopped.pop(key, None)
         return result
 
     async def stop(self, key: str) -> None:
         """End a function now, wherever it is; its worker process ends with it."""
         future = self._futures.get(key)
-        if future is None or self._client is None:
+        if future is None or self._client is None or key in self._stopped:
             return
-        self._stopped.add(key)
-        holders = await self._client.processing()
-        await future.cancel(force=True)
-        workers = [worker for worker, keys in holders.items() if future.key in keys]
-        if workers:
-            # A worker that is gone already needs no stop; the nanny replaces it.
-            with contextlib.suppress(TimeoutError):
-                await self._client.restart_workers(workers, timeout=10)
+        gone = self._stopped[key] = asyncio.Event()
+        try:
+            holders = await self._client.processing()
+            await future.cancel(force=True)
+            workers = [worker for worker, keys in holders.items() if future.key in keys]
+            if workers:
+                # As Client.restart_workers, but without waiting for the fresh process.
+                await self._client.scheduler.restart_workers(
+                    workers=workers,
+                    timeout=STOP_TIMEOUT_S,
+                    wait_for_workers=False,
+                    on_error="return",
+                    stimulus_id=f"shoal-stop-{key}",
+                )
+        finally:
+            gone.set()
 
     async def _local_cluster(self) -> LocalCluster:
         threads = str(self._settings.threads)

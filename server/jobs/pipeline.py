@@ -116,8 +116,11 @@ def publish(spec: RunSpec, report: Report) -> list[str]:
     return warnings
 
 
-def discard(spec: RunSpec, report: Report) -> None:
-    """Remove the staged outputs and the artifacts of a run that will not be committed."""
+def discard(spec: RunSpec) -> None:
+    """Remove the staged outputs and the artifacts of a run that will not be committed.
+
+    No computing: the server does it in a thread of its own.
+    """
     client = connect(spec.qdrant)
     try:
         if spec.output is not None:

@@ -177,8 +177,9 @@ class RunningRun:
         await self._finish("failed", error=error)
 
     async def _discard(self) -> None:
+        """Remove what was staged; here, because a fresh worker may take seconds to come."""
         spec = await self._at.make_spec(self._cluster, self._run)
-        await self._at.engine.run(self.run_id, pipeline.discard, spec, lambda report: None)
+        await asyncio.to_thread(pipeline.discard, spec)
 
     async def _finish(
         self,
