@@ -193,9 +193,9 @@ def main() -> None:
         )
         show(console, rows, machine)
         results += rows
-    if arguments.json:
-        write_result(arguments.json, name="hdbscan", machine=machine, results=results)
-        console.print(f"written to {arguments.json}")
+        if arguments.json:  # After each size: the larger ones take minutes.
+            write_result(arguments.json, name="hdbscan", machine=machine, results=results)
+            console.print(f"written to {arguments.json}")
 
 
 if __name__ == "__main__":

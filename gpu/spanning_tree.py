@@ -29,6 +29,9 @@ TILE = 384
 _CORE_ROWS = 64
 _REPORTS = 20
 
+_TILES_PER_REPORT = 32
+"""At least: threads wait for each other at each report, which costs half a tile every time."""
+
 
 class SpanningTree(NamedTuple):
     """A minimum spanning tree as flat arrays, one entry per edge.
@@ -97,7 +100,7 @@ def _matrix(distances: SquaredDistances, each: Each, progress: Progress) -> NDAr
             matrix[columns, rows] = block.T
 
     tiles = [(rows, columns) for at, rows in enumerate(cuts) for columns in cuts[at:]]
-    share = -(-len(tiles) // _REPORTS)
+    share = max(_TILES_PER_REPORT, -(-len(tiles) // _REPORTS))
     for start in range(0, len(tiles), share):
         each(fill, tiles[start : start + share])
         progress(min(1.0, (start + share) / len(tiles)))
