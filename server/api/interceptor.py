@@ -86,9 +86,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         except (asyncio.CancelledError, GeneratorExit):
             line.write("CANCELLED")
             raise
-        except grpc.aio.AbortError:
-            line.write("ABORTED_BY_HANDLER")
-            raise
         except Exception as error:
             answer = line.answer(error)
             line.write(answer.code.name)

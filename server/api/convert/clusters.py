@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from clusters.v1 import cluster_pb2, definition_pb2, enrichment_pb2, labeling_pb2
@@ -37,9 +38,12 @@ def cluster_to_pb(record: ClusterRecord) -> cluster_pb2.Cluster:
         description=definition.description or None,
     )
     if definition.source_enrichment_config is not None:
-        sent = as_sent(definition.source_enrichment_config)
-        json_format.ParseDict(sent, cluster.source_enrichment_config)
-        cluster.source_enrichment_config.SetInParent()
+        cluster.source_enrichment_config.CopyFrom(
+            json_format.ParseDict(
+                as_sent(definition.source_enrichment_config),
+                enrichment_pb2.SourceEnrichmentConfig(),
+            )
+        )
     if definition.llm_labeling is not None:
         cluster.llm_labeling.CopyFrom(
             json_format.ParseDict(as_sent(definition.llm_labeling), labeling_pb2.LlmLabeling())
@@ -65,7 +69,7 @@ def _algorithm(definition: ClusterDefinition, success: RunRecord | None) -> str:
     return definition.vector.clustering_method
 
 
-def _last_start(record: ClusterRecord) -> Any:
+def _last_start(record: ClusterRecord) -> datetime | None:
     """Give the start of the newest run that started; a pending one has none yet."""
     starts = [run.started_at for run in record.runs if run.started_at is not None]
     return starts[-1] if starts else None
@@ -134,8 +138,3 @@ def execution_seconds(run: RunRecord) -> float | None:
     if run.started_at is None or run.finished_at is None:
         return None
     return (run.finished_at - run.started_at).total_seconds()
-
-
-def enrichment_to_pb(part: BaseModel) -> enrichment_pb2.SourceEnrichmentConfig:
-    """Give a source enrichment configuration as it was sent."""
-    return json_format.ParseDict(as_sent(part), enrichment_pb2.SourceEnrichmentConfig())

@@ -7,9 +7,14 @@ from typing import Any
 import grpc
 import pytest
 from clusters.v1 import cluster_requests_pb2, cluster_service_pb2, task_pb2, task_service_pb2
+from clusters.v1.cluster_service_pb2_grpc import ClusterServiceServicer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from server.api.auth import ROLE_OF
+from server.api.interceptor import CallInterceptor
+from server.api.server import Services, build_grpc_server
+from server.api.task_service import TaskService
+from server.tenancy import Tenancy
 from tests.server.api.failures import Failure, failure_of
 from tests.server.api.world import ORGANIZATION, Caller, World
 
@@ -148,3 +153,21 @@ async def test_health_needs_no_key(world: World) -> None:
     for name in ("", "clusters.v1.ClusterService", "clusters.v1.TaskService"):
         answer = await probe.Check(health_pb2.HealthCheckRequest(service=name), timeout=5)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING, name
+
+
+@pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer anything"}])
+async def test_with_dev_any_key_or_none_will_do(world: World, headers: dict[str, str]) -> None:
+    tenancy = Tenancy(world.store, dev=True)
+    served = await build_grpc_server(
+        Services(ClusterServiceServicer(), TaskService(world.clusters)),
+        listen="127.0.0.1:0",
+        interceptors=[CallInterceptor(tenancy)],
+    )
+    await served.server.start()
+    caller = Caller(served.port, headers)
+    world.callers.append(caller)
+    answer = await caller.call(caller.tasks.ListTasks, task_pb2.ListTasksRequest())
+    await served.server.stop(0)
+
+    assert answer.total_count == 0
+    assert await world.store.find_namespace("org_dev", "default") is not None

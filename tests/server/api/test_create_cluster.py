@@ -300,3 +300,53 @@ async def test_what_is_no_protobuf_is_an_invalid_argument(caller: Caller) -> Non
 
     assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
     assert "protobuf" in failure.violations["request"]
+
+
+def nested(depth: int) -> bytes:
+    """Write a Struct of so many Structs inside each other, as any client may send it."""
+
+    def part(tag: int, content: bytes) -> bytes:
+        size = len(content)
+        varint = bytes([size]) if size < 128 else bytes([size & 127 | 128, size >> 7])
+        return bytes([tag]) + varint + content
+
+    struct = b""
+    for _ in range(depth):
+        struct = part(0x0A, part(0x0A, b"a") + part(0x12, part(0x2A, struct)))
+    return part(0x32, struct)  # Field 6: filters.
+
+
+async def test_what_is_nested_beyond_protobufs_limit_is_an_invalid_argument(
+    caller: Caller,
+) -> None:
+    call = caller.channel.unary_unary("/clusters.v1.ClusterService/CreateCluster")
+    failure = await failure_of(call(nested(60), metadata=caller.metadata, timeout=20))
+
+    assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "nested too deep" in failure.violations["request"]
+
+
+async def test_a_filter_of_depth_9_is_refused(caller: Caller, body: dict[str, Any]) -> None:
+    filters: dict[str, Any] = {"category": "a"}
+    for _ in range(8):
+        filters = {"AND": [filters]}
+    await caller.create({**body, "filters": filters})
+
+    failure = await failure_of(caller.create({**body, "filters": {"AND": [filters]}}))
+
+    (path,) = failure.violations
+    assert path.startswith("filters.AND[0]")
+    assert "deeper than 8" in failure.violations[path]
+
+
+async def test_every_answer_names_its_request(caller: Caller, body: dict[str, Any]) -> None:
+    request = json_format.ParseDict(body, cluster_requests_pb2.CreateClusterRequest())
+    good = caller.call(caller.clusters.CreateCluster, request)
+    await good
+    bad = caller.call(caller.clusters.CreateCluster, cluster_requests_pb2.CreateClusterRequest())
+    await failure_of(bad)
+
+    ids = [dict(await call.trailing_metadata())["x-request-id"] for call in (good, bad)]
+
+    assert all(request_id.startswith("req_") for request_id in ids)
+    assert ids[0] != ids[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -86,7 +87,7 @@ async def test_watchers_do_not_take_events_from_each_other(
 
 
 async def test_a_watcher_that_goes_away_leaves_nothing(
-    world: World, caller: Caller, body: dict[str, Any]
+    world: World, caller: Caller, body: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     cluster = await caller.create(body)
     await world.begin(cluster.cluster_id)
@@ -94,9 +95,11 @@ async def test_a_watcher_that_goes_away_leaves_nothing(
     await anext(aiter(call))
     assert world.events._bells
 
-    call.cancel()
+    with caplog.at_level(logging.INFO, logger="server.api"):
+        call.cancel()
+        await until(lambda: not world.events._bells and bool(caplog.records))
 
-    await until(lambda: not world.events._bells)
+    assert [vars(record)["code"] for record in caplog.records] == ["CANCELLED"]
 
 
 async def test_a_failed_run_ends_the_stream_with_its_reason(
@@ -165,6 +168,28 @@ async def test_a_cluster_deleted_under_its_watcher_says_so_in_an_event(
     failure = read_failure(caught.value)
     assert failure.code is grpc.StatusCode.NOT_FOUND
     assert failure.reason == "CLUSTER_NOT_FOUND"
+
+
+async def test_a_fault_of_ours_in_the_middle_is_an_event_too_and_hides_its_inside(
+    world: World, caller: Caller, body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: Any) -> None:
+        raise RuntimeError("password=hunter2")
+
+    cluster = await caller.create(body)
+    await world.begin(cluster.cluster_id)
+    events = aiter(watch(caller, cluster.cluster_id))
+    await anext(events)
+
+    monkeypatch.setattr(world.store, "events_after", broken)
+    last = await anext(events)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await anext(events)
+
+    assert last.error == "internal error; watch again after this sequence"
+    assert (last.sequence, last.error_info.reason) == (1, "INTERNAL")
+    assert read_failure(caught.value).code is grpc.StatusCode.INTERNAL
+    assert "hunter2" not in f"{last}{caught.value}"
 
 
 async def test_a_cluster_without_runs_or_an_unknown_one_cannot_be_watched(
