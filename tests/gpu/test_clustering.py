@@ -81,11 +81,6 @@ def test_the_run_says_where_it_ran_and_why():
     assert "asked for" in result.device_reason
 
 
-@pytest.mark.xfail(
-    raises=TypeError,
-    strict=False,
-    reason="scikit-learn 1.9's epsilon search fails under NumPy 2.4 (array to scalar)",
-)
 def test_a_cosine_epsilon_is_a_cosine_distance():
     rng = np.random.default_rng(3)
     angles = np.concatenate([rng.normal(a, 0.004, size=60) for a in (0.0, 0.1, 1.5)])
