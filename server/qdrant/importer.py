@@ -13,13 +13,8 @@ from qdrant_client import grpc as pb
 
 from server.qdrant.client import qdrant_errors
 from server.qdrant.errors import VectorNotFoundError, VectorSizeMismatchError
-from server.qdrant.parquet_points import (
-    ColumnPlan,
-    FloatRows,
-    PointBatch,
-    plan_columns,
-    read_points,
-)
+from server.qdrant.parquet_columns import ColumnPlan, plan_columns
+from server.qdrant.parquet_points import FloatRows, PointBatch, read_points
 from server.qdrant.payloads import to_payload
 from server.qdrant.schema import UNNAMED_VECTOR, CollectionSchema, describe
 

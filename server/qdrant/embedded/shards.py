@@ -3,8 +3,8 @@
 An open shard costs about eight threads and its memory, so shards are opened by their
 first use and closed when nobody has used them for a while. A shard is a folder:
 
-    <uuid>/collection.pb.json   name and settings, a CreateCollection message
-    <uuid>/shard/               Edge's own files
+    <uuid>/collection.json   name and settings, a CreateCollection message
+    <uuid>/shard/            Edge's own files
 
 Edge keeps the interpreter lock during its calls, so a long native call stops this
 process; large writes are therefore cut into pieces by the callers.

@@ -89,6 +89,28 @@ def test_every_column_type_becomes_vector_or_payload(client, collection_name, tm
     assert second.payload == {"flag": False, "huge": 5, "price": 2, "section": "x", "tags": []}
 
 
+def test_nanoseconds_are_cut_to_microseconds(client, collection_name, tmp_path):
+    second = 10**9
+    columns = {
+        "v": vectors_of([[1, 2]]),
+        "at": pa.array([second + 1], pa.timestamp("ns")),
+        "took": pa.array([second + 1], pa.duration("ns")),
+        "clock": pa.array([second + 1], pa.time64("ns")),
+        "list": pa.array([[second + 1]], pa.list_(pa.timestamp("ns", "UTC"))),
+        "struct": pa.array([{"at": second + 1}], pa.struct([("at", pa.timestamp("ns"))])),
+    }
+    name = collection_name()
+    import_parquet(client, name, [save(tmp_path, columns)])
+    moment = "1970-01-01T00:00:01Z"
+    assert client.retrieve(name, [0])[0].payload == {
+        "at": moment,
+        "took": 1.0,
+        "clock": "00:00:01",
+        "list": [moment],
+        "struct": {"at": moment},
+    }
+
+
 def test_timestamps_can_be_compared_in_qdrant(client, collection_name, tmp_path):
 
     moments = [datetime(2024, 1, day, tzinfo=UTC) for day in (1, 2, 3)]
@@ -152,6 +174,7 @@ class TestIds:
         for column in (
             pa.array([str(i).upper() for i in ids]),
             pa.array([i.bytes for i in ids], pa.binary(16)),
+            pa.array(ids, pa.uuid()),
         ):
             name = collection_name()
             path = save(tmp_path, {"id": column, "v": vectors_of([[1, 2], [3, 4]])})
