@@ -25,6 +25,9 @@ SEGMENT_POINTS = 512
 CUT_POINTS = 2048
 """Rows that are worth handing to a thread."""
 
+FEW_ROWS = 512
+"""Up to this many rows are copied and added: cheaper than making a sparse matrix."""
+
 
 @dataclass(frozen=True)
 class Members:
@@ -108,10 +111,12 @@ def group_sums(vectors: Array, members: Members, each: Each) -> NDArray[np.float
 
 
 def _row_sums(vectors: Array, rows: NDArray[np.int64], bounds: NDArray[np.int64]) -> Array:
-    # A sparse matrix of ones times the vectors: adds whole rows, in order, without the lock.
+    picked = rows[bounds[0] : bounds[-1]]
+    if len(picked) <= FEW_ROWS:
+        return np.add.reduceat(vectors[picked], bounds[:-1] - bounds[0], axis=0)
+    # A sparse matrix of ones times the vectors: adds whole rows, in order, without a copy.
     from scipy.sparse import csr_array
 
-    picked = rows[bounds[0] : bounds[-1]]
     ones = np.ones(len(picked), dtype=vectors.dtype)
     shape = (len(bounds) - 1, len(vectors))
     return csr_array((ones, picked, bounds - bounds[0]), shape=shape) @ vectors
