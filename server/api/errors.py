@@ -125,10 +125,21 @@ def answer_to(error: ShoalError) -> Answer:
     return _answer(status_of(type(error)), error.message, [info, *_details(error)])
 
 
-def internal_answer(error_id: str) -> Answer:
-    """Give the answer to a fault of ours: an id that the log has too, and nothing else."""
+def is_ours_to_mend(error: Exception) -> bool:
+    """Whether a call failed by a fault of the server, whose inside no caller shall see."""
+    if not isinstance(error, ShoalError):
+        return True
+    try:
+        return status_of(type(error)) is grpc.StatusCode.INTERNAL
+    except LookupError:
+        return True
+
+
+def internal_answer(error: Exception, error_id: str) -> Answer:
+    """Give the answer to a fault of ours: its reason, and an id that the log has too."""
+    reason = error.reason if isinstance(error, ShoalError) else ShoalError.reason
     info = error_details_pb2.ErrorInfo(
-        reason=ShoalError.reason, domain=DOMAIN, metadata={"error_id": error_id}
+        reason=reason, domain=DOMAIN, metadata={"error_id": error_id}
     )
     return _answer(
         grpc.StatusCode.INTERNAL,

@@ -17,7 +17,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from server.api.auth import admit, is_open
-from server.api.errors import Answer, answer_to, internal_answer
+from server.api.errors import Answer, answer_to, internal_answer, is_ours_to_mend
 from server.errors import InvalidRequestError, ShoalError, Violation
 from server.jobs.ids import new_id
 from server.tenancy import Caller, Tenancy
@@ -109,12 +109,12 @@ class _LogLine:
         return ((REQUEST_ID_TRAILER, self.request_id),)
 
     def answer(self, error: Exception) -> Answer:
-        """Give the answer to an error; one that is not ours is logged in full and hidden."""
-        if isinstance(error, ShoalError):
+        """Give the answer to an error; a fault of the server is logged in full and hidden."""
+        if isinstance(error, ShoalError) and not is_ours_to_mend(error):
             return answer_to(error)
         error_id = new_id("err")
         _log.error("%s failed with %s", self.method, error_id, exc_info=error, extra=self._fields())
-        return internal_answer(error_id)
+        return internal_answer(error, error_id)
 
     def write(self, code: str) -> None:
         """Write the line."""

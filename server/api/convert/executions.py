@@ -9,6 +9,7 @@ from google.rpc import error_details_pb2
 
 from server.api.convert.clusters import cluster_to_pb, execution_seconds, warnings_of
 from server.api.convert.values import DOMAIN, error_info, struct_of, time_of
+from server.api.errors import is_ours_to_mend
 from server.errors import ShoalError
 from server.jobs.events import Heartbeat
 from server.jobs.ledger import utc_now
@@ -95,9 +96,10 @@ def interruption(last: watch_pb2.ExecutionEvent, error: Exception) -> watch_pb2.
     Over HTTP/1.1 no status can follow a stream, so this is all that such a watcher sees. It
     repeats the last sequence sent, from which a watcher can go on.
     """
-    message, reason = "internal error; watch again after this sequence", ShoalError.reason
-    if isinstance(error, ShoalError):
-        message, reason = error.message, error.reason
+    message = "internal error; watch again after this sequence"
+    if isinstance(error, ShoalError) and not is_ours_to_mend(error):
+        message = error.message
+    reason = error.reason if isinstance(error, ShoalError) else ShoalError.reason
     return watch_pb2.ExecutionEvent(
         sequence=last.sequence,
         run_id=last.run_id,

@@ -25,6 +25,7 @@ from server.errors import (
     UnavailableError,
     Violation,
 )
+from server.results.failures import ArtifactError
 from tests.server.api.failures import failure_of
 from tests.server.api.world import Caller, World
 
@@ -61,11 +62,8 @@ def test_every_error_of_the_server_has_a_status() -> None:
 
 
 def test_an_error_without_a_row_is_told() -> None:
-    class Forgotten(ShoalError):
-        reason = "FORGOTTEN"
-
-    with pytest.raises(LookupError, match="Forgotten has no gRPC status"):
-        status_of(Forgotten)
+    with pytest.raises(LookupError, match="UnlistedError has no gRPC status"):
+        status_of(UnlistedError)
 
 
 def test_a_derived_error_takes_its_bases_status_unless_it_has_its_own() -> None:
@@ -159,14 +157,30 @@ def test_a_conflict_may_be_repeated() -> None:
     assert answer_to(ConflictError("again")).code is grpc.StatusCode.ABORTED
 
 
+class UnlistedError(ShoalError):
+    """Of no row in the table: as if somebody had forgotten it."""
+
+    reason = "UNLISTED"
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (RuntimeError, "INTERNAL"),
+        (ArtifactError, "ARTIFACT_DAMAGED"),
+        (UnlistedError, "UNLISTED"),
+    ],
+)
 async def test_a_fault_of_ours_hides_its_inside_and_logs_it(
     world: World,
     caller: Caller,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    kind: type[Exception],
+    reason: str,
 ) -> None:
     async def broken(*_: Any) -> None:
-        raise RuntimeError("password=hunter2 at /srv/secret.py")
+        raise kind("password=hunter2 at /srv/secret.py")
 
     monkeypatch.setattr(world.store, "get_cluster", broken)
     with caplog.at_level(logging.INFO, logger="server.api"):
@@ -175,10 +189,10 @@ async def test_a_fault_of_ours_hides_its_inside_and_logs_it(
     assert failure.code is grpc.StatusCode.INTERNAL
     info = failure.detail(error_details_pb2.ErrorInfo)
     error_id = info.metadata["error_id"]
-    assert info.reason == "INTERNAL"
+    assert info.reason == reason
     assert error_id.startswith("err_")
     assert error_id in failure.message
-    for leak in ("hunter2", "secret", "RuntimeError", "Traceback"):
+    for leak in ("hunter2", "secret", "RuntimeError", "Traceback", kind.__name__):
         assert leak not in str(failure)
     assert error_id in caplog.text
     assert "hunter2" in caplog.text  # The log has what the caller must not see.
