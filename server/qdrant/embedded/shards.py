@@ -129,6 +129,11 @@ class Collection:
                 self._state.notify_all()
 
     @property
+    def last_use_s(self) -> float:
+        """When the last call ended, by the monotonic clock."""
+        return self._last_use_s
+
+    @property
     def is_open(self) -> bool:
         """Whether the shard holds threads and memory now."""
         return self._shard is not None
@@ -223,6 +228,6 @@ class IdleCloser:
             self._close_surplus()
 
     def _close_surplus(self) -> None:
-        is_open = [c for c in self._collections() if c.is_open]
+        is_open = sorted((c for c in self._collections() if c.is_open), key=lambda c: c.last_use_s)
         for collection in is_open[: max(0, len(is_open) - self._max_open)]:
             collection.close_if_idle(0.0)

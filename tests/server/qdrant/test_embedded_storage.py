@@ -65,7 +65,7 @@ def test_open_shards_above_the_limit_are_closed(tmp_path):
     collections = [storage.create(settings(f"c{i}")) for i in range(5)]
     for collection in collections:
         write_one(collection, 1)
-    wait_until(lambda: sum(c.is_open for c in collections) == 2)
+    wait_until(lambda: [c.is_open for c in collections] == [False, False, False, True, True])
     storage.close()
 
 
