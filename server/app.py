@@ -24,7 +24,7 @@ from server.jobs.removal import Removal
 from server.jobs.running import RunningRun, Workplace
 from server.jobs.spec import RunSpec
 from server.qdrant.client import QdrantAddress, connect_async
-from server.qdrant.embedded.process import start_embedded
+from server.qdrant.embedded import attach_or_start
 from server.results.outputs import plan_output
 from server.stores.base import JobStore
 from server.stores.mongo import MongoStore
@@ -99,7 +99,7 @@ class App:
             return QdrantAddress.from_url(
                 settings.qdrant_url, api_key=key.get_secret_value() if key else None
             )
-        embedded = await asyncio.to_thread(start_embedded, settings.data_dir)
+        embedded = await asyncio.to_thread(attach_or_start, settings.data_dir)
         stack.push_async_callback(asyncio.to_thread, embedded.stop)
         return embedded.address
 

@@ -33,9 +33,7 @@ from server.errors import (
     UnavailableError,
     Violation,
 )
-from server.jobs.engine import StoppedError, WorkerDiedError
 from server.jobs.moves import LeaseLostError
-from server.jobs.running import GivenUpError
 from server.results.failures import ArtifactError
 from server.stores.documents import UnreadableRecordError
 
@@ -76,9 +74,6 @@ STATUS_OF: dict[type[ShoalError], grpc.StatusCode] = {
     ArtifactError: grpc.StatusCode.INTERNAL,
     # These end runs, not calls: a call that meets one has a fault of ours.
     RunFailure: grpc.StatusCode.INTERNAL,
-    WorkerDiedError: grpc.StatusCode.INTERNAL,
-    StoppedError: grpc.StatusCode.INTERNAL,
-    GivenUpError: grpc.StatusCode.INTERNAL,
 }
 """The status of each class and of those derived from it, unless they have their own row."""
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import grpc
 from clusters.v1 import (
@@ -107,17 +107,14 @@ class ResultCalls(cluster_service_pb2_grpc.ClusterServiceServicer):
         # A search is made here, over every member: the place in the group is known to the
         # artifacts, the place among those found is not.
         searching = bool(request.search)
-        members = cast(
-            "AsyncGenerator[Member]",
-            self._findings.members(
-                current_caller(),
-                request.cluster_id,
-                request.group_id,
-                request.run_id or None,
-                offset=window.after_rank if searching else window.after_rank + window.offset,
-                limit=None if searching else window.limit,
-                with_payload=request.include_payload,
-            ),
+        members = self._findings.members(
+            current_caller(),
+            request.cluster_id,
+            request.group_id,
+            request.run_id or None,
+            offset=window.after_rank if searching else window.after_rank + window.offset,
+            limit=None if searching else window.limit,
+            with_payload=request.include_payload,
         )
         async with aclosing(members):
             async for member in _searched(members, request.search, window):

@@ -6,9 +6,9 @@ Errors are raised as they come; `interceptor.py` makes a status of each.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any, cast
+from typing import Any
 
 import grpc
 from clusters.v1 import (
@@ -35,7 +35,6 @@ from server.api.limits import wants_total
 from server.api.listing import cluster_query_of, execution_window_of, matching_runs
 from server.api.results_service import ResultCalls
 from server.jobs.events import Heartbeat
-from server.jobs.model import ClusterRecord, EventRecord
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -142,11 +141,8 @@ class ClusterService(ResultCalls):
         """Send the run's events as they happen, and end after its final one."""
         required(request, "cluster_id")
         last: watch_pb2.ExecutionEvent | None = None
-        followed = cast(
-            "AsyncGenerator[tuple[ClusterRecord, EventRecord | Heartbeat]]",
-            self._clusters.follow(
-                current_caller(), request.cluster_id, request.run_id or None, request.after_sequence
-            ),
+        followed = self._clusters.follow(
+            current_caller(), request.cluster_id, request.run_id or None, request.after_sequence
         )
         try:
             async with aclosing(followed):

@@ -6,7 +6,8 @@ takes the caller first and sees only the caller's namespace.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -235,16 +236,17 @@ class Clusters:
 
     async def follow(
         self, caller: Caller, id_or_name: str, run_id: str | None, after_sequence: int
-    ) -> AsyncIterator[tuple[ClusterRecord, EventRecord | Heartbeat]]:
+    ) -> AsyncGenerator[tuple[ClusterRecord, EventRecord | Heartbeat], None]:
         """Give a run's events as they happen, each with its cluster as stored then."""
         record, run = await self.run(caller, id_or_name, run_id)
         followed = self._events.follow(
             caller.namespace_id, record.cluster_id, run.run_id, after_sequence
         )
-        async for event in followed:
-            if isinstance(event, EventRecord) and event.is_final:
-                record = await self.get(caller, record.cluster_id)
-            yield record, event
+        async with aclosing(followed):
+            async for event in followed:
+                if isinstance(event, EventRecord) and event.is_final:
+                    record = await self.get(caller, record.cluster_id)
+                yield record, event
 
     async def _earlier(self, caller: Caller, identity: RequestIdentity) -> ClusterRecord | None:
         """Give the answer to an earlier request of the same id, unless it has aged out."""

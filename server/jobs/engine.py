@@ -22,7 +22,7 @@ from dask.distributed import Client, Future, LocalCluster, Nanny, get_worker
 from distributed import KilledWorker
 from distributed.client import FutureCancelledError
 
-from server.errors import PreconditionError, ShoalError
+from server.errors import PreconditionError, RunFailure
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
@@ -41,13 +41,13 @@ WORKER_NICENESS = 5
 """Computing gives way to the server's loop, so that calls are answered while a job runs."""
 
 
-class WorkerDiedError(ShoalError):
+class WorkerDiedError(RunFailure):
     """The process that ran the function ended: killed, out of memory, or crashed."""
 
     reason = "WORKER_DIED"
 
 
-class StoppedError(ShoalError):
+class StoppedError(RunFailure):
     """`Engine.stop` ended the function."""
 
     reason = "STOPPED"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 
 from server.errors import ClusterNotFoundError
@@ -32,9 +32,12 @@ class Heartbeat:
 class EventLog:
     """Stores events and lets watchers follow them."""
 
-    def __init__(self, store: JobStore, *, poll_s: float = POLL_S) -> None:
+    def __init__(
+        self, store: JobStore, *, poll_s: float = POLL_S, heartbeat_s: float = HEARTBEAT_S
+    ) -> None:
         self._store = store
         self._poll_s = poll_s
+        self._heartbeat_s = heartbeat_s
         self._bells: dict[str, set[asyncio.Event]] = {}
 
     @property
@@ -54,14 +57,8 @@ class EventLog:
             bell.set()
 
     async def follow(
-        self,
-        namespace_id: str,
-        cluster_id: str,
-        run_id: str,
-        after_sequence: int,
-        *,
-        heartbeat_s: float = HEARTBEAT_S,
-    ) -> AsyncIterator[EventRecord | Heartbeat]:
+        self, namespace_id: str, cluster_id: str, run_id: str, after_sequence: int
+    ) -> AsyncGenerator[EventRecord | Heartbeat, None]:
         """Give a run's events after a sequence number, live, up to its final one.
 
         If the run has ended and its server died before it stored the final event, that event
@@ -89,11 +86,11 @@ class EventLog:
                     if final.sequence <= after_sequence:
                         return  # The watcher has seen the end already.
                     continue
-                if clock() - last_sent >= heartbeat_s:
+                if clock() - last_sent >= self._heartbeat_s:
                     last_sent = clock()
                     yield Heartbeat(run)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(bell.wait(), min(self._poll_s, heartbeat_s))
+                    await asyncio.wait_for(bell.wait(), min(self._poll_s, self._heartbeat_s))
 
     async def _run(self, namespace_id: str, cluster_id: str, run_id: str) -> RunRecord:
         cluster: ClusterRecord = await self._store.get_cluster(namespace_id, cluster_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +72,7 @@ class Findings:
         offset: int = 0,
         limit: int | None = None,
         with_payload: bool = False,
-    ) -> AsyncIterator[Member]:
+    ) -> AsyncGenerator[Member, None]:
         """Give a group's members, nearest to the centroid first."""
         cluster, run = await self._finished(caller, id_or_name, run_id)
         folder = self._folder(cluster, run)

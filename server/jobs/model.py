@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_serializer
 
 from server.jobs.definition import ClusterDefinition
 
@@ -103,7 +103,17 @@ class RunResult(Record):
     skipped_reason: str | None = None
 
 
-class RunRecord(Record):
+class DefinedRecord(Record):
+    """A record with a definition, which is stored as it was sent: defaults are not part of it."""
+
+    definition: ClusterDefinition
+
+    @field_serializer("definition")
+    def _as_sent(self, definition: ClusterDefinition) -> dict[str, Any]:
+        return definition.model_dump(mode="json", exclude_unset=True)
+
+
+class RunRecord(DefinedRecord):
     """One execution of a cluster's definition.
 
     `definition` is what this run started with, overrides included: a later PATCH of the
@@ -114,7 +124,6 @@ class RunRecord(Record):
     run_id: str
     task_id: str
     mode: Literal["full", "assign"] = "full"
-    definition: ClusterDefinition
     status: RunStatus = "pending"
     stage: Stage | None = None
     queued_at: datetime
@@ -139,7 +148,7 @@ class RunRecord(Record):
         return self.result is not None and self.result.skipped_reason is not None
 
 
-class ClusterRecord(Record):
+class ClusterRecord(DefinedRecord):
     """A clustering job: its definition and its runs, oldest first."""
 
     schema_version: int = SCHEMA_VERSION
@@ -147,7 +156,6 @@ class ClusterRecord(Record):
     organization_id: str
     namespace_id: str
     cluster_name: str
-    definition: ClusterDefinition
     created_at: datetime
     updated_at: datetime
     archived: bool = False

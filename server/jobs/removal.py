@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from server.errors import ConflictError, PreconditionError
 from server.jobs.clusters import Clusters
 from server.jobs.events import EventLog
-from server.jobs.model import ClusterRecord, EventRecord, OutputCollection
+from server.jobs.model import ClusterRecord, OutputCollection
 from server.qdrant.client import QdrantAddress, connect, qdrant_errors
 from server.results.outputs import remove_outputs
 from server.results.retention import delete_cluster_artifacts
@@ -100,9 +101,9 @@ class Removal:
                 followed = self._events.follow(
                     caller.namespace_id, record.cluster_id, run.run_id, after_sequence=0
                 )
-                async for event in followed:
-                    if isinstance(event, EventRecord) and event.is_final:
-                        break
+                async with aclosing(followed):
+                    async for _ in followed:  # Ends after the final event.
+                        pass
         except TimeoutError as error:
             raise RunNotStoppedError(
                 f"run {run.run_id} has not stopped after {CANCEL_WAIT_S:g} s; repeat the call",

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import uuid4
 
-from server.errors import NotFoundError, ShoalError, UnavailableError
+from server.errors import NotFoundError, RunFailure, ShoalError, UnavailableError
 from server.jobs import ledger, moves, pipeline
 from server.jobs.engine import Engine, StoppedError, WorkerDiedError
 from server.jobs.events import EventLog, final_event
@@ -44,7 +44,7 @@ class Workplace:
     lease_s: float
 
 
-class GivenUpError(ShoalError):
+class GivenUpError(RunFailure):
     """The run was begun too often without an end."""
 
     reason = "GIVEN_UP"

@@ -169,7 +169,7 @@ class Cluster(_message.Message):
 
     @_builtins.property
     def source_enrichment_config(self) -> _enrichment_pb2.SourceEnrichmentConfig:
-        """Which fields are written into the source documents. Only when enrich_source is true."""
+        """Which fields are written into the source documents, as sent; used when enrich_source is true."""
 
     @_builtins.property
     def llm_labeling(self) -> _labeling_pb2.LlmLabeling:

@@ -204,7 +204,7 @@ class ListClustersRequest(_message.Message):
     cursor: _builtins.str
     """Pagination.next_cursor of the page before."""
     search: _builtins.str
-    """Only clusters with this text in name, id or description, in any case."""
+    """Only clusters with this text in name or description, in any case."""
     include_total: _builtins.bool
     """Whether all matches are counted. Default: true."""
     status: _builtins.str

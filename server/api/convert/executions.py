@@ -70,6 +70,7 @@ def event_to_pb(record: ClusterRecord, event: EventRecord) -> watch_pb2.Executio
         total=event.total,
         message=event.message,
         device=event.device,
+        device_reason=event.device_reason,
         occurred_at=time_of(event.occurred_at),
         warnings=event.warnings,
         error=event.error.message if event.error is not None else None,

@@ -31,12 +31,21 @@ from tests.server.api.world import MULTIMODAL, ORGANIZATION, Caller, World
 
 
 @pytest.fixture
+def heartbeat_s() -> float:
+    """How long a stream is quiet before it says that it lives; a test may parametrize it."""
+    return 15.0
+
+
+@pytest.fixture
 async def world(
-    tmp_path: Path, async_client: AsyncQdrantClient, qdrant_address: QdrantAddress
+    tmp_path: Path,
+    async_client: AsyncQdrantClient,
+    qdrant_address: QdrantAddress,
+    heartbeat_s: float,
 ) -> AsyncIterator[World]:
     store = SqliteStore(tmp_path / "jobs.sqlite")
     await store.open()
-    events = EventLog(store, poll_s=0.05)
+    events = EventLog(store, poll_s=0.05, heartbeat_s=heartbeat_s)
     woken: list[str] = []
     interrupted: list[str] = []
     clusters = Clusters(

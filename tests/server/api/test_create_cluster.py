@@ -132,6 +132,7 @@ async def test_the_seeds_example_is_taken_and_given_back(caller: Caller, product
     created = await caller.create(sent)
     got = await caller.get("from the seed")
 
+    assert got == created
     for cluster in (created, got):
         answer = as_json(cluster)
         assert answer["feature_uris"] == [sent["vector_config"]["feature_uri"]]

@@ -126,10 +126,10 @@ async def test_a_canceled_pending_run_ends_the_stream(caller: Caller, body: dict
     assert [event.status for event in events] == ["canceled"]
 
 
+@pytest.mark.parametrize("heartbeat_s", [0.02])
 async def test_a_quiet_run_gets_heartbeats_that_repeat_the_sequence(
-    world: World, caller: Caller, body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    world: World, caller: Caller, body: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(type(world.events).follow, "__kwdefaults__", {"heartbeat_s": 0.02})
     cluster = await caller.create(body)
     await world.begin(cluster.cluster_id)
     events = aiter(watch(caller, cluster.cluster_id))
