@@ -27,17 +27,8 @@ from server.qdrant.client import QdrantAddress, connect_async
 from server.qdrant.embedded import attach_or_start
 from server.results.outputs import plan_output
 from server.stores.base import JobStore
-from server.stores.mongo import MongoStore
-from server.stores.sqlite import SqliteStore
+from server.stores.choice import make_store
 from server.tenancy import Tenancy, qdrant_name
-
-
-def make_store(settings: Settings) -> JobStore:
-    """Give the job store that the settings name, not yet open."""
-    if settings.mongodb_uri is not None:
-        return MongoStore(settings.mongodb_uri.get_secret_value(), settings.mongodb_database)
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    return SqliteStore(settings.database_path)
 
 
 class App:

@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from qdrant_client import QdrantClient, models
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from server.cli.console import print_json, printable, say, stderr
@@ -21,11 +20,12 @@ from server.config import Settings
 from server.errors import InvalidRequestError, NotFoundError, Violation
 from server.jobs.definition import COLLECTION_ID
 from server.jobs.model import NamespaceRecord
-from server.qdrant.client import QdrantAddress, connect
-from server.qdrant.importer import ImportReport, import_parquet
 from server.tenancy import DEV_NAMESPACE, DEV_ORGANIZATION, qdrant_name
 
-DISTANCES = tuple(distance.value for distance in models.Distance)
+if TYPE_CHECKING:  # Loading these takes a second, which other commands need not wait.
+    from qdrant_client import QdrantClient
+
+    from server.qdrant.importer import ImportReport
 
 
 def import_file(
@@ -61,6 +61,8 @@ def import_file(
     Works beside a running server, whose embedded Qdrant it then uses, and without one.
     Importing the same ids again replaces those documents.
     """
+    from server.qdrant.importer import import_parquet
+
     _check(collection, distance)
     settings, owner, is_new = asyncio.run(_find_namespace(data_dir, namespace, organization))
     with open_qdrant(settings) as client, progress_bar() as progress:
@@ -97,6 +99,9 @@ def say_report(report: ImportReport, collection: str, namespace: str) -> None:
 @contextmanager
 def open_qdrant(settings: Settings) -> Iterator[QdrantClient]:
     """Connect to the settings' Qdrant; the embedded one is started where nobody runs it."""
+    from server.qdrant.client import QdrantAddress, connect
+    from server.qdrant.embedded.process import attach_or_start
+
     if settings.qdrant_url is not None:
         key = settings.qdrant_api_key
         address = QdrantAddress.from_url(
@@ -105,8 +110,6 @@ def open_qdrant(settings: Settings) -> Iterator[QdrantClient]:
         with _closing(connect(address)) as client:
             yield client
         return
-    from server.qdrant.embedded.process import attach_or_start
-
     with (
         attach_or_start(settings.data_dir) as embedded,
         _closing(connect(embedded.address)) as client,
@@ -135,6 +138,8 @@ def progress_bar() -> Iterator[Callable[[int, int], None] | None]:
 
 
 def _check(collection: str, distance: str | None) -> None:
+    from qdrant_client.models import Distance
+
     violations = []
     if "__" in collection or not COLLECTION_ID.fullmatch(collection):
         violations.append(
@@ -144,8 +149,9 @@ def _check(collection: str, distance: str | None) -> None:
                 "the first a letter or digit, without '__'",
             )
         )
-    if distance is not None and distance not in DISTANCES:
-        allowed = ", ".join(DISTANCES)
+    distances = [known.value for known in Distance]
+    if distance is not None and distance not in distances:
+        allowed = ", ".join(distances)
         violations.append(Violation("--distance", f"{distance!r} is not one of {allowed}"))
     if violations:
         raise InvalidRequestError(violations)

@@ -14,6 +14,7 @@ import typer
 from server.config import Settings, load_settings
 from server.errors import InvalidRequestError, Violation
 from server.stores.base import JobStore
+from server.stores.choice import make_store
 from server.tenancy import Tenancy
 
 DEFAULT_ORGANIZATION = "org_default"
@@ -29,9 +30,6 @@ OrganizationOption = Annotated[
 @asynccontextmanager
 async def open_store(data_dir: Path | None) -> AsyncIterator[tuple[Settings, JobStore, Tenancy]]:
     """Open the store that settings and flags name, and close it afterwards."""
-    # Loads the whole service, which the client commands do without.
-    from server.app import make_store
-
     settings = load_settings(data_dir=data_dir)
     store = make_store(settings)
     await store.open()
