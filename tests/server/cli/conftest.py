@@ -1,4 +1,4 @@
-"""One dev server for the tests of a module, and a collection in it."""
+"""One dev server for all tests of the command line, and a collection in it."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from shoal_command import (
 )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_documents(tmp_path_factory.mktemp("documents") / "documents.parquet")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def dev_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with serving(tmp_path_factory.mktemp("served"), "--dev") as served:
         yield served
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def collection(dev_server: Served, documents: Path) -> str:
     """A collection that was imported beside the running server."""
     words = ("import", documents, "--collection", "docs", "--data-dir", dev_server.data_dir)
@@ -39,9 +39,9 @@ def collection(dev_server: Served, documents: Path) -> str:
     return "docs"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shoal(dev_server: Served) -> Shoal:
-    """A client command against the module's server."""
+    """A client command against the session's server."""
 
     def call(*words: str | Path) -> Ended:
         return run_shoal(*words, SHOAL_SERVER=dev_server.address)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from shoal_command import N_GROUPS, N_PER_GROUP, run_shoal, serving
+from shoal_command import N_GROUPS, N_PER_GROUP, Served, run_shoal, serving
 
 
 def test_a_key_opens_its_namespace_until_it_is_revoked(tmp_path: Path, documents: Path):
@@ -64,7 +64,6 @@ def test_what_import_refuses(tmp_path: Path, documents: Path):
     bad_words = run_shoal(
         "import", documents, "--collection", "a__b", "--distance", "cosine", *where
     )
-    no_file = run_shoal("import", tmp_path / "none.parquet", "--collection", "docs", *where)
     no_namespace = run_shoal(
         "import", documents, "--collection", "docs", "--namespace", "films", *where
     )
@@ -72,9 +71,15 @@ def test_what_import_refuses(tmp_path: Path, documents: Path):
     assert bad_words.code == 2
     assert "--collection" in bad_words.err
     assert "--distance" in bad_words.err
-    assert no_file.code == 2
-    assert "no such file" in no_file.err
     assert no_namespace.code == 4
+
+
+def test_a_file_that_is_not_there(dev_server: Served, tmp_path: Path):
+    where = ("--data-dir", dev_server.data_dir)
+    done = run_shoal("import", tmp_path / "none.parquet", "--collection", "docs", *where)
+
+    assert done.code == 2
+    assert "no such file" in done.err
 
 
 def test_bad_names_of_namespaces_roles_and_keys(tmp_path: Path):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Event
 from typing import Any
 
 import grpc
 import pytest
-from clusters.v1 import cluster_service_pb2_grpc, watch_pb2
+from clusters.v1 import cluster_pb2, cluster_service_pb2_grpc, watch_pb2
+from shoal_command import COMMAND, environment
 
 from server.cli import follow as follow_module
 from server.cli.connection import connect
@@ -43,8 +47,25 @@ class BreakingService(cluster_service_pb2_grpc.ClusterServiceServicer):
             context.abort(self._code, "cut off")
 
 
+class EndlessService(cluster_service_pb2_grpc.ClusterServiceServicer):
+    """Starts a run that never ends, and notes when its watcher is gone."""
+
+    def __init__(self) -> None:
+        self.watcher_left = Event()
+
+    def CreateCluster(self, request: Any, context: Any) -> cluster_pb2.Cluster:
+        return cluster_pb2.Cluster(cluster_id="clust_1", last_run_id="run_1")
+
+    def WatchExecution(self, request: Any, context: Any) -> Iterator[watch_pb2.ExecutionEvent]:
+        context.add_callback(self.watcher_left.set)
+        yield watch_pb2.ExecutionEvent(
+            sequence=1, run_id="run_1", status="processing", stage="cluster"
+        )
+        self.watcher_left.wait(60)
+
+
 @contextmanager
-def served(service: BreakingService) -> Iterator[str]:
+def served(service: cluster_service_pb2_grpc.ClusterServiceServicer) -> Iterator[str]:
     server = grpc.server(ThreadPoolExecutor(2))
     cluster_service_pb2_grpc.add_ClusterServiceServicer_to_server(service, server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -63,6 +84,30 @@ def test_a_broken_stream_loses_and_repeats_nothing(monkeypatch: pytest.MonkeyPat
     assert sequences == [1, 2, 3, 4, 5, 6]
     assert service.asked_after == [0, 2, 4]
     assert watch.command == "shoal watch clust_1 --run run_1 --after 6"
+
+
+def test_interrupted_the_run_goes_on_and_the_ways_back_are_named():
+    service = EndlessService()
+    with served(service) as address:
+        process = subprocess.Popen(
+            [*COMMAND, "run", "--collection", "docs", "--method", "kmeans"],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment(SHOAL_SERVER=address),
+        )
+        assert process.stdout is not None
+        first = process.stdout.readline()  # The watch is under way.
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+        code = process.wait(20)
+        process.stdout.close()
+        has_left = service.watcher_left.wait(10)
+
+    assert first == "cluster\n"
+    assert code == 130
+    assert "shoal watch clust_1 --run run_1 --after 1" in rest
+    assert "shoal cancel clust_1" in rest
+    assert has_left
 
 
 def test_a_refusal_is_not_tried_again():

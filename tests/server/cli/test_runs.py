@@ -133,13 +133,16 @@ def test_a_run_that_fails_ends_with_1_and_says_why(shoal: Shoal, collection: str
     assert f"{N_DOCUMENTS}" in done.out
 
 
-def test_cancel_stops_what_was_only_started(shoal: Shoal, collection: str):
-    started = shoal(*KMEANS, "--collection", collection, "--no-wait", "--json").json()
+def test_cancel_stops_a_run_that_would_take_long(shoal: Shoal, collection: str):
+    slow = ("--method", "kmeans", "--param", "n_clusters=100", "--param", "n_init=100000")
+    started = shoal("run", "--collection", collection, *slow, "--no-wait", "--json").json()
     ended = shoal("cancel", started["cluster_id"], "--wait", "--json")
+    watched = shoal("watch", started["cluster_id"])
 
-    # The run may win the race; either way it has one end, and cancel says which.
     assert ended.code == 0, ended.err
-    assert ended.json()["status"] in ("canceled", "completed")
+    assert ended.json()["status"] == "canceled"
+    assert watched.code == 1
+    assert watched.out.splitlines()[-1].startswith("canceled")
 
 
 def test_delete_asks_where_somebody_can_answer(shoal: Shoal, collection: str):
