@@ -145,7 +145,7 @@ class App:
                 for collection_id in run.definition.collection_ids
             ),
             artifacts_url=self._settings.artifacts,
-            output=_output_of(cluster, run, namespace, successes),
+            outputs=_outputs_of(cluster, run, namespace, successes),
             device=self._settings.device,
             keep_runs=self._settings.keep_runs,
             previous_run_ids=tuple(past.run_id for past in earlier),
@@ -154,21 +154,37 @@ class App:
         )
 
 
-def _output_of(
+def _outputs_of(
     cluster: ClusterRecord, run: RunRecord, namespace: NamespaceRecord, successes: list[RunRecord]
-) -> OutputCollection | None:
-    """Name a run's output: as the first successful run did, also after a rename."""
-    if run.definition.enrich_source_collection:
-        return None
-    planned = plan_output(
-        cluster.cluster_name,
-        cluster.cluster_id,
-        run.run_id,
-        cluster.namespace_id,
-        namespace.collection_template,
+) -> tuple[OutputCollection, ...]:
+    """Name a run's outputs: as earlier successful runs did, also after a rename."""
+    definition = run.definition
+    if definition.enrich_source_collection:
+        return ()
+    features: list[str | None] = [None]
+    if definition.vector_config is not None and definition.vector.has_output_per_feature:
+        features = [*definition.vector.features]
+    kept = {
+        output.feature: output
+        for past in successes
+        for output in (past.result.outputs if past.result else ())
+    }
+    planned = [
+        plan_output(
+            cluster.cluster_name,
+            cluster.cluster_id,
+            run.run_id,
+            cluster.namespace_id,
+            namespace.collection_template,
+            feature,
+        )
+        for feature in features
+    ]
+    return tuple(
+        output
+        if output.feature not in kept
+        else kept[output.feature].model_copy(
+            update={"generation": f"{kept[output.feature].name}.{run.run_id}"}
+        )
+        for output in planned
     )
-    for past in reversed(successes):
-        for output in past.result.outputs if past.result else ():
-            generation = f"{output.name}.{run.run_id}"
-            return output.model_copy(update={"generation": generation})
-    return planned

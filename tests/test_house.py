@@ -36,12 +36,13 @@ ALLOWED_OF_OURS = {
     "server/": {"server", "gpu", "clusters"},
 }
 
-# Only the pipeline computes; the command line's demo makes its vectors from text.
+# Only the pipeline and its stages compute; the command line's demo makes its vectors from text.
 GPU_DOORS = {
     "server/jobs/pipeline.py": None,
+    "server/jobs/stages/": None,
     "server/cli/": {"gpu.text", "gpu.params", "gpu.errors", "gpu.backend"},
 }
-LIGHT_GPU_MODULES = {"gpu.params", "gpu.errors"}
+LIGHT_GPU_MODULES = {"gpu.params", "gpu.errors", "gpu.steps"}
 
 
 def sources(*folders: str) -> list[Path]:

@@ -21,11 +21,8 @@ from server.errors import (
     RequestIdTakenError,
 )
 from server.jobs import ledger, moves
-from server.jobs.definition import (
-    ClusterDefinition,
-    faults_of_cluster_name,
-    parse_definition,
-)
+from server.jobs.checks import faults_of_cluster_name
+from server.jobs.definition import ClusterDefinition, parse_definition
 from server.jobs.events import EventLog, Heartbeat
 from server.jobs.ids import new_id, short_id
 from server.jobs.ledger import utc_now

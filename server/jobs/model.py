@@ -92,8 +92,10 @@ class RunResult(Record):
     device_reason: str = ""
     effective_params: dict[str, Any] = Field(default_factory=dict)
     feature_uris: list[str] = Field(default_factory=list)
-    vector_names: list[str] = Field(default_factory=list)
     distance: str = ""
+    learned_weights: dict[str, float] | None = None
+    learning_quality_score: float | None = None
+    hierarchy_relationships: list[dict[str, Any]] = Field(default_factory=list)
     quality_metrics: dict[str, Any] = Field(default_factory=dict)
     timings_s: dict[str, float] = Field(default_factory=dict)
     outputs: list[OutputCollection] = Field(default_factory=list)

@@ -22,6 +22,9 @@ from server.stores.base import JobStore
 
 log = logging.getLogger(__name__)
 
+CLOSE_WAIT_S = 10.0
+"""Seconds that a claim under way, and then runs that are handed back, get to end."""
+
 
 @dataclass(frozen=True)
 class QueueSettings:
@@ -58,6 +61,7 @@ class RunQueue:
         self._settings = settings
         self._slots = slots
         self._woken = asyncio.Event()
+        self._is_closing = False
         self._in_hand: dict[str, tuple[RunningRun, asyncio.Task[None]]] = {}
         self._loop_task: asyncio.Task[None] | None = None
 
@@ -76,10 +80,12 @@ class RunQueue:
 
     async def close(self, grace_s: float = 0.0) -> None:
         """Claim no more, wait for what is in hand, then give the rest back to the store."""
+        self._is_closing = True
+        self._woken.set()
         if self._loop_task is not None:
+            # Not canceled at once: a claim under way would be stored with nobody to know of it.
+            await asyncio.wait([self._loop_task], timeout=CLOSE_WAIT_S)
             self._loop_task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._loop_task
         tasks = [task for _, task in self._in_hand.values()]
         if not tasks:
             return
@@ -88,22 +94,32 @@ class RunQueue:
         for run, task in list(self._in_hand.values()):
             if not task.done():
                 run.hand_back()
-        await asyncio.wait(tasks, timeout=10)
+        await asyncio.wait(tasks, timeout=CLOSE_WAIT_S)
 
     async def _loop(self) -> None:
-        while True:
+        while not self._is_closing:
             self._woken.clear()
             try:
-                while len(self._in_hand) < self._slots and await self._claim_one():
+                while self._may_claim() and await self._claim_one():
                     pass
             except UnavailableError as error:
                 log.warning("the job store is away, claiming waits: %s", error)
+            except Exception:  # A server that claims no more would look alive and do nothing.
+                log.exception("claiming failed; it is tried again in %g s", self._settings.poll_s)
+                await asyncio.sleep(self._settings.poll_s)
+            if self._is_closing:
+                return
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), self._settings.poll_s)
+
+    def _may_claim(self) -> bool:
+        return not self._is_closing and len(self._in_hand) < self._slots
 
     async def _claim_one(self) -> bool:
         now = utc_now()
         for candidate in await self._store.claimable(now, self._slots + len(self._in_hand)):
+            if candidate.newest_run is not None and candidate.newest_run.run_id in self._in_hand:
+                continue  # Ours, with a late heartbeat; to begin it again would hurt it.
             try:
                 claimed = await self._store.replace_cluster(
                     moves.claim(candidate, self._settings.owner, now, self._settings.lease_s)

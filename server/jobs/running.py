@@ -11,14 +11,14 @@ run changes nothing.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import uuid4
 
-from server.errors import NotFoundError, RunFailure, ShoalError, UnavailableError
+from gpu.errors import ClusteringError
+from server.errors import ClusterNotFoundError, RunFailure, ShoalError, UnavailableError
 from server.jobs import ledger, moves, pipeline
 from server.jobs.engine import Engine, StoppedError, WorkerDiedError
 from server.jobs.events import EventLog, final_event
@@ -29,6 +29,11 @@ from server.jobs.spec import Prepared, Progress, RunSpec
 from server.stores.base import JobStore
 
 log = logging.getLogger(__name__)
+
+LOOK_S = 2.0
+"""Seconds between looks at the record: a cancel may come by another server, and ends in 5 s."""
+
+StopReason = Literal["canceled", "handed back", "lease lost", "deleted"]
 
 INTERNAL_MESSAGE = "something unexpected went wrong; the server's log has it under error id {}"
 
@@ -62,7 +67,8 @@ class RunningRun:
         self._lease_number = run.lease.number
         self.run_id = run.run_id
         self._reports: asyncio.Queue[Progress | None] = asyncio.Queue()
-        self._stop_reason: Literal["canceled", "handed back", "lease lost"] | None = None
+        self._spec: RunSpec | None = None
+        self._stop_reason: StopReason | None = None
         self._stopping: set[asyncio.Task[None]] = set()
 
     @property
@@ -88,14 +94,19 @@ class RunningRun:
             await self._work()
         except StoppedError:
             await self._after_stop()
-        except (LeaseLostError, NotFoundError) as error:
+        except LeaseLostError as error:
             log.warning("run %s: %s", self.run_id, error)
+        except ClusterNotFoundError as error:
+            log.warning("run %s: %s", self.run_id, error)
+            await self._discard()
         except WorkerDiedError as error:
             await self._after_death(error)
-        except ShoalError as error:
-            await self._fail(RunError(reason=error.reason, message=error.message))
+        except UnavailableError as error:
+            await self._after_outage(error)
+        except (ShoalError, ClusteringError) as error:
+            await self._fail(RunError(reason=error.reason, message=str(error)))
         except Exception as error:
-            await self._fail_with(error)
+            await self._fail_unexpectedly(error)
         finally:
             heartbeat.cancel()
             self._reports.put_nowait(None)
@@ -103,7 +114,7 @@ class RunningRun:
             self._at.events.ring(self.run_id)
 
     async def _work(self) -> None:
-        spec = await self._at.make_spec(self._cluster, self._run)
+        self._spec = spec = await self._at.make_spec(self._cluster, self._run)
         if self._run.committed_at is None:
             if self._run.attempts > moves.MAX_ATTEMPTS:
                 raise GivenUpError(
@@ -114,15 +125,20 @@ class RunningRun:
                 self._stop_reason = "canceled"
                 raise StoppedError("canceled before it began")
             prepared: Prepared = await self._in_worker(pipeline.prepare, spec)
-            await self._change(
-                lambda cluster: moves.commit(
-                    cluster, self.run_id, self._lease_number,
-                    prepared.result, prepared.warnings, utc_now(),
-                )
-            )  # fmt: skip
+            await self._change(lambda cluster: self._commit(cluster, prepared))
             spec = await self._at.make_spec(self._cluster, self._run)
         more_warnings = await self._in_worker(pipeline.publish, spec)
         await self._finish("completed", extra_warnings=more_warnings)
+
+    def _commit(self, cluster: ClusterRecord, prepared: Prepared) -> ClusterRecord:
+        run = cluster.run(self.run_id)
+        if run is not None and run.cancel_requested:
+            self._stop_reason = self._stop_reason or "canceled"
+            raise StoppedError("canceled before its commit")
+        return moves.commit(
+            cluster, self.run_id, self._lease_number,
+            prepared.result, prepared.warnings, utc_now(),
+        )  # fmt: skip
 
     async def _in_worker(self, function: Any, spec: RunSpec) -> Any:
         if self._stop_reason is not None:
@@ -134,7 +150,7 @@ class RunningRun:
             lambda message: self._reports.put_nowait(Progress.from_message(message)),
         )
 
-    def _stop(self, reason: Literal["canceled", "handed back", "lease lost"]) -> None:
+    def _stop(self, reason: StopReason) -> None:
         if self._stop_reason is None:
             self._stop_reason = reason
             task = asyncio.create_task(self._at.engine.stop(self.run_id))
@@ -145,12 +161,11 @@ class RunningRun:
         """Clean up behind stopped work, as its reason asks."""
         if self._stop_reason == "lease lost":
             return
-        if self._run.committed_at is None:
-            with contextlib.suppress(ShoalError):  # A sweep takes what stays behind.
-                await self._discard()
+        if self._run.committed_at is None or self._stop_reason == "deleted":
+            await self._discard()
         if self._stop_reason == "canceled":
             await self._finish("canceled")
-        else:
+        elif self._stop_reason == "handed back":
             await self._release("the server is stopping; the run goes on with the next", True)
 
     async def _after_death(self, error: WorkerDiedError) -> None:
@@ -161,25 +176,38 @@ class RunningRun:
         message = f"{error.message}; a smaller sample_size needs less memory"
         await self._fail(RunError(reason=error.reason, message=message))
 
-    async def _fail_with(self, error: Exception) -> None:
-        reason = getattr(error, "reason", None)  # Errors of gpu carry one.
-        if isinstance(reason, str):
-            await self._fail(RunError(reason=reason, message=str(error)))
-            return
+    async def _after_outage(self, error: UnavailableError) -> None:
+        """Fail a run for a store that is away, unless it is committed: then it only goes on."""
+        # Whether a commit whose answer was lost took place, only the record can tell. If that
+        # cannot be read either, the lease runs out and whoever claims the run next finds out.
+        await self._look()
+        if self._run.committed_at is None:
+            await self._fail(RunError(reason=error.reason, message=error.message))
+        else:
+            await self._release(f"{error.message}; publishing is tried again", True)
+
+    async def _fail_unexpectedly(self, error: Exception) -> None:
         error_id = uuid4().hex[:12]
         log.error("run %s failed, error id %s", self.run_id, error_id, exc_info=error)
         await self._fail(RunError(reason="INTERNAL", message=INTERNAL_MESSAGE.format(error_id)))
 
     async def _fail(self, error: RunError) -> None:
         if self._run.committed_at is None:
-            with contextlib.suppress(ShoalError):
-                await self._discard()
+            await self._discard()
         await self._finish("failed", error=error)
 
     async def _discard(self) -> None:
-        """Remove what was staged; here, because a fresh worker may take seconds to come."""
-        spec = await self._at.make_spec(self._cluster, self._run)
-        await asyncio.to_thread(pipeline.discard, spec)
+        """Remove what was staged; here, because a fresh worker may take seconds to come.
+
+        Never fails: a run must end even where its leftovers cannot be removed now. The
+        cluster's next run sweeps them.
+        """
+        try:
+            # The spec it began with: a rename since then would name another output.
+            spec = self._spec or await self._at.make_spec(self._cluster, self._run)
+            await asyncio.to_thread(pipeline.discard, spec)
+        except Exception:
+            log.warning("run %s: what it staged was not removed", self.run_id, exc_info=True)
 
     async def _finish(
         self,
@@ -188,6 +216,8 @@ class RunningRun:
         error: RunError | None = None,
         extra_warnings: list[str] | None = None,
     ) -> None:
+        # First: a watcher that finds the run ended stores the final event, and drops the rest.
+        await self._reports.join()
         try:
             await self._change(
                 lambda cluster: moves.finish(
@@ -195,78 +225,112 @@ class RunningRun:
                     error, extra_warnings,
                 )
             )  # fmt: skip
-        except (LeaseLostError, NotFoundError) as lost:
+        except (LeaseLostError, ClusterNotFoundError) as lost:
             log.warning("run %s ended elsewhere: %s", self.run_id, lost)
             return
-        await self._reports.join()
         await self._at.events.append(final_event(self._run))
 
     async def _release(self, message: str, blameless: bool) -> None:
-        await self._change(
-            lambda cluster: moves.release(
-                cluster, self.run_id, self._lease_number, utc_now(), blameless=blameless
-            )
-        )
+        # First: once released, the run may be claimed and tell its own events.
         self._reports.put_nowait(Progress(stage=self._run.stage, message=message))
+        await self._reports.join()
+        try:
+            await self._change(
+                lambda cluster: moves.release(
+                    cluster, self.run_id, self._lease_number, utc_now(), blameless=blameless
+                )
+            )
+        except (LeaseLostError, ClusterNotFoundError) as lost:
+            log.warning("run %s went elsewhere: %s", self.run_id, lost)
 
     async def _change(self, move: ledger.Move) -> None:
         changed = await ledger.apply(
             self._at.store, self._cluster.namespace_id, self._cluster.cluster_id, move
         )
+        self._adopt(changed)
+
+    async def _look(self) -> None:
+        """Read the record; raise `LeaseLostError` if the run is no longer ours."""
+        found = await self._at.store.get_cluster(
+            self._cluster.namespace_id, self._cluster.cluster_id
+        )
+        self._adopt(found)
+        run = self._run
+        if run.is_final or run.lease is None or run.lease.number != self._lease_number:
+            raise LeaseLostError(f"run {self.run_id} is no longer ours")
+
+    def _adopt(self, cluster: ClusterRecord) -> None:
         # Heartbeats and reports change the record too; an answer may come late.
-        if changed.revision > self._cluster.revision:
-            self._cluster = changed
+        if cluster.revision > self._cluster.revision:
+            self._cluster = cluster
+        run = self._run
+        if run.cancel_requested and run.committed_at is None and not run.is_final:
+            self._stop("canceled")
 
     async def _keep_lease(self) -> None:
         """Renew the lease; notice a cancel that came by another server, or the lease's loss."""
+        clock = asyncio.get_running_loop().time
+        beat_s = self._at.lease_s / 3
+        renewed_at = clock()
         while True:
-            await asyncio.sleep(self._at.lease_s / 3)
+            await asyncio.sleep(min(beat_s, LOOK_S))
+            began_at = clock()
             try:
+                if began_at - renewed_at < beat_s:
+                    await self._look()
+                    continue
                 await self._change(
                     lambda cluster: moves.renew(
                         cluster, self.run_id, self._lease_number, utc_now(), self._at.lease_s
                     )
                 )
-            except (LeaseLostError, NotFoundError):
+                renewed_at = began_at
+            except LeaseLostError:
                 self._stop("lease lost")
                 return
-            except UnavailableError as error:
-                log.warning("run %s: the lease could not be renewed: %s", self.run_id, error)
-                continue
-            if self._run.cancel_requested and self._run.committed_at is None:
-                self._stop("canceled")
+            except ClusterNotFoundError:
+                self._stop("deleted")
+                return
+            except Exception as error:  # Without a heartbeat, two servers would do one run.
+                log.warning("run %s: the lease could not be renewed: %r", self.run_id, error)
+                if clock() - renewed_at >= self._at.lease_s:
+                    # Others may have it by now, and publishing shows no lease to Qdrant.
+                    self._stop("lease lost")
+                    return
 
     async def _write_reports(self) -> None:
         """Store what the worker tells, in order; a lost event never ends a run."""
         while (report := await self._reports.get()) is not None:
             try:
                 await self._store_report(report)
-            except ShoalError as error:
-                log.warning("run %s: an event was not stored: %s", self.run_id, error)
+            except Exception as error:  # Whoever ends the run waits for this task's work.
+                log.warning("run %s: an event was not stored: %r", self.run_id, error)
             finally:
                 self._reports.task_done()
         self._reports.task_done()
 
     async def _store_report(self, report: Progress) -> None:
-        stage = report.stage
+        if self._stop_reason in ("lease lost", "deleted"):
+            return  # The events are another server's to tell, or went with the cluster.
+        # Made first: it checks the report, whose stage then goes into the record.
+        event = EventRecord(
+            run_id=self.run_id,
+            status="processing",
+            stage=report.stage,
+            stage_progress=report.share,
+            processed=report.processed,
+            total=report.total,
+            message=report.message,
+            device=report.device,
+            device_reason=report.device_reason,
+            occurred_at=report.occurred_at or utc_now(),
+            warnings=list(report.warnings),
+        )
+        stage = event.stage
         if stage is not None and stage != self._run.stage and self._run.committed_at is None:
             await self._change(
                 lambda cluster: moves.enter_stage(
                     cluster, self.run_id, self._lease_number, stage, utc_now()
                 )
             )
-        await self._at.events.append(
-            EventRecord(
-                run_id=self.run_id,
-                status="processing",
-                stage=stage,
-                stage_progress=report.share,
-                processed=report.processed,
-                total=report.total,
-                message=report.message,
-                device=report.device,
-                device_reason=report.device_reason,
-                occurred_at=report.occurred_at or utc_now(),
-                warnings=list(report.warnings),
-            )
-        )
+        await self._at.events.append(event)

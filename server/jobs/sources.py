@@ -7,7 +7,7 @@ resolves again when it starts, because collections change in between.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from qdrant_client import AsyncQdrantClient, QdrantClient
@@ -33,31 +33,45 @@ METRIC_OF_DISTANCE: dict[str, Metric] = {
 
 
 @dataclass(frozen=True)
-class SourceCollection:
-    """One input: the caller's id, its Qdrant name, and the vector to cluster.
+class Feature:
+    """One vector that a run clusters: how the caller calls it, and what it is.
 
-    `payload_indexes` maps field paths to Qdrant index types: what the filter may use.
+    Attributes
+    ----------
+    name : str
+        The feature URI as sent, or the vector's name where none was.
+    n_dims : int
+        Dimensions, the same in all collections.
+    distance : str
+        Qdrant's word for its distance, the same in all collections.
     """
+
+    name: str
+    n_dims: int
+    distance: str
+
+    @property
+    def metric(self) -> Metric:
+        """The metric that the Qdrant distance stands for."""
+        return METRIC_OF_DISTANCE[self.distance]
+
+
+@dataclass(frozen=True)
+class SourceCollection:
+    """One input: the caller's id, its Qdrant name, and its vector for each feature."""
 
     collection_id: str
     qdrant_name: str
-    vector_name: str
-    payload_indexes: tuple[tuple[str, str], ...]
+    vector_names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class SourcePlan:
-    """All inputs of a run, which agree in size and distance."""
+    """All inputs of a run, which agree in the size and distance of every feature."""
 
     sources: tuple[SourceCollection, ...]
-    n_dims: int
-    distance: str
+    features: tuple[Feature, ...]
     n_points: int
-
-    @property
-    def metric(self) -> Metric:
-        """The metric that the vectors' Qdrant distance stands for."""
-        return METRIC_OF_DISTANCE[self.distance]
 
 
 async def plan_sources(
@@ -79,11 +93,11 @@ async def plan_sources(
 
     names = [qdrant_name(collection_id) for collection_id in definition.collection_ids]
     found = await asyncio.gather(*(_or_missing(look(name)) for name in names))
-    return _plan(definition, names, found)
+    return _Planner(definition).plan(names, found)
 
 
 def plan_sources_now(
-    client: QdrantClient, qdrant_names: list[str], definition: ClusterDefinition
+    client: QdrantClient, qdrant_names: Sequence[str], definition: ClusterDefinition
 ) -> SourcePlan:
     """`plan_sources` with the blocking client of a worker, names already resolved."""
     found: list[CollectionSchema | None] = []
@@ -92,7 +106,7 @@ def plan_sources_now(
             found.append(describe(client, name))
         except CollectionNotFoundError:
             found.append(None)
-    return _plan(definition, qdrant_names, found)
+    return _Planner(definition).plan(qdrant_names, found)
 
 
 async def _or_missing(schema: Awaitable[CollectionSchema]) -> CollectionSchema | None:
@@ -102,69 +116,102 @@ async def _or_missing(schema: Awaitable[CollectionSchema]) -> CollectionSchema |
         return None
 
 
-def _plan(
-    definition: ClusterDefinition, names: list[str], schemas: list[CollectionSchema | None]
-) -> SourcePlan:
-    violations: list[Violation] = []
-    chosen: list[tuple[SourceCollection, VectorSpec]] = []
-    n_points = 0
-    for position, (collection_id, name, schema) in enumerate(
-        zip(definition.collection_ids, names, schemas, strict=True)
-    ):
-        path = f"collection_ids[{position}]"
-        if schema is None:
-            violations.append(Violation(path, f"collection {collection_id!r} does not exist"))
-            continue
-        try:
-            vector = _vector_of(schema, definition, collection_id)
-        except VectorNotFoundError as error:
-            violations.append(Violation(_feature_path(definition), error.message))
-            continue
-        n_points += schema.points_count
-        indexes = tuple(sorted(schema.payload_indexes.items()))
-        source = SourceCollection(collection_id, name, vector, indexes)
-        chosen.append((source, schema.vectors[vector]))
-    violations += _disagreements(chosen)
-    if any(spec.distance == "Manhattan" for _, spec in chosen):
-        method = definition.vector.clustering_method
-        violations.append(
-            Violation(
-                "vector_config.clustering_method",
-                f"{method} cannot cluster by Manhattan distance; collections with Cosine, Euclid "
-                "or Dot vectors can be clustered",
-            )
+class _Planner:
+    """Matches a definition with the schemas of its collections, keeping every fault."""
+
+    def __init__(self, definition: ClusterDefinition) -> None:
+        self._definition = definition
+        self._violations: list[Violation] = []
+
+    def plan(self, names: Sequence[str], schemas: Sequence[CollectionSchema | None]) -> SourcePlan:
+        """Give the plan, or raise with all faults."""
+        sources: list[SourceCollection] = []
+        specs: list[tuple[VectorSpec, ...]] = []
+        n_points = 0
+        for position, (collection_id, name, schema) in enumerate(
+            zip(self._definition.collection_ids, names, schemas, strict=True)
+        ):
+            if schema is None:
+                self._refuse(
+                    f"collection_ids[{position}]", f"collection {collection_id!r} does not exist"
+                )
+                continue
+            n_points += schema.points_count
+            vectors = self._vectors_of(schema, collection_id)
+            if vectors is not None:
+                sources.append(SourceCollection(collection_id, name, vectors))
+                specs.append(tuple(schema.vectors[vector] for vector in vectors))
+        features = self._features(sources, specs)
+        self._check_outputs(features)
+        if self._violations:
+            raise InvalidRequestError(self._violations)
+        return SourcePlan(tuple(sources), features, n_points)
+
+    def _refuse(self, field: str, description: str) -> None:
+        self._violations.append(Violation(field, description))
+
+    def _vectors_of(self, schema: CollectionSchema, collection_id: str) -> tuple[str, ...] | None:
+        if self._definition.cluster_type == "attribute":
+            return ()
+        wanted = self._definition.vector.features
+        if not wanted and len(schema.vectors) == 1:
+            return tuple(schema.vectors)
+        found = []
+        for position, feature in enumerate(wanted or ["(none named)"]):
+            try:
+                if not wanted:
+                    raise VectorNotFoundError(collection_id, feature, schema.sizes())
+                found.append(resolve_feature(schema, feature))
+            except VectorNotFoundError as error:
+                self._refuse(self._feature_path(position), error.message)
+        return tuple(found) if len(found) == len(wanted or [""]) else None
+
+    def _feature_path(self, position: int) -> str:
+        if self._definition.vector.feature_uri is not None:
+            return "vector_config.feature_uri"
+        several = len(self._definition.vector.feature_uris) > 0
+        return "vector_config.feature_uris" + (f"[{position}]" if several else "")
+
+    def _check_outputs(self, features: tuple[Feature, ...]) -> None:
+        """Refuse one output collection for centroids of several sizes or distances."""
+        config = self._definition.vector_config
+        if config is None or config.multi_feature_strategy != "independent":
+            return
+        if config.has_output_per_feature or len({(f.n_dims, f.distance) for f in features}) < 2:
+            return
+        told = ", ".join(f"{f.name}: {f.n_dims} dimensions, {f.distance}" for f in features)
+        self._refuse(
+            "vector_config.output_strategy",
+            "single needs features of one size and one distance, for their centroids stand in "
+            f"one collection; sent: {told}; per_feature takes them",
         )
-    if violations:
-        raise InvalidRequestError(violations)
-    spec = chosen[0][1]
-    return SourcePlan(tuple(source for source, _ in chosen), spec.size, spec.distance, n_points)
 
-
-def _vector_of(schema: CollectionSchema, definition: ClusterDefinition, collection_id: str) -> str:
-    features = definition.vector.features
-    if features:
-        return resolve_feature(schema, features[0])
-    if len(schema.vectors) == 1:
-        return next(iter(schema.vectors))
-    raise VectorNotFoundError(collection_id, "(none named)", schema.sizes())
-
-
-def _feature_path(definition: ClusterDefinition) -> str:
-    one = definition.vector.feature_uri is not None
-    return "vector_config.feature_uri" if one else "vector_config.feature_uris"
-
-
-def _disagreements(chosen: list[tuple[SourceCollection, VectorSpec]]) -> list[Violation]:
-    """Say which collections differ in size or distance from the first."""
-    if len({(spec.size, spec.distance) for _, spec in chosen}) < 2:
-        return []
-    told = ", ".join(
-        f"{source.collection_id}: {spec.size} dimensions, {spec.distance}"
-        for source, spec in chosen
-    )
-    return [
-        Violation(
-            "collection_ids",
-            f"vectors clustered together must have one size and one distance; sent: {told}",
-        )
-    ]
+    def _features(
+        self, sources: list[SourceCollection], specs: list[tuple[VectorSpec, ...]]
+    ) -> tuple[Feature, ...]:
+        """Describe each feature by the first collection, and refuse those that differ."""
+        if not specs:
+            return ()
+        names = self._definition.vector.features if specs[0] else []
+        features = []
+        for position, spec in enumerate(specs[0]):
+            name = names[position] if names else sources[0].vector_names[position]
+            columns = [row[position] for row in specs]
+            if len({(each.size, each.distance) for each in columns}) > 1:
+                told = ", ".join(
+                    f"{source.collection_id}: {each.size} dimensions, {each.distance}"
+                    for source, each in zip(sources, columns, strict=True)
+                )
+                self._refuse(
+                    "collection_ids",
+                    "vectors clustered together must have one size and one distance; "
+                    f"sent for {name or 'the unnamed vector'}: {told}",
+                )
+            if spec.distance == "Manhattan":
+                self._refuse(
+                    "vector_config.clustering_method",
+                    f"{self._definition.vector.clustering_method} cannot cluster by Manhattan "
+                    "distance; collections with Cosine, Euclid or Dot vectors can be clustered",
+                )
+            features.append(Feature(name, spec.size, spec.distance))
+        return tuple(features)

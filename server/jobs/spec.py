@@ -27,8 +27,8 @@ class RunSpec:
     ----------
     qdrant_names : tuple of str
         The inputs' names in Qdrant, in the order of the definition's collection_ids.
-    output : OutputCollection or None
-        Where groups and members go; None when the sources are enriched.
+    outputs : tuple of OutputCollection
+        Where groups and members go; none when the sources are enriched.
     previous_run_ids : tuple of str
         Earlier runs of the cluster; fields they wrote into documents may be taken away.
     earlier_successes : tuple of str
@@ -45,7 +45,7 @@ class RunSpec:
     qdrant: QdrantAddress
     qdrant_names: tuple[str, ...]
     artifacts_url: str
-    output: OutputCollection | None
+    outputs: tuple[OutputCollection, ...]
     device: Device = "auto"
     keep_runs: int = 3
     previous_run_ids: tuple[str, ...] = ()

@@ -14,7 +14,6 @@ from server.jobs.definition import ClusterDefinition
 from server.jobs.model import ClusterRecord, RunRecord
 
 ATTRIBUTE_ALGORITHM = "attribute_based"
-ONE_FEATURE_STRATEGY = "concatenate"
 
 
 def cluster_to_pb(record: ClusterRecord) -> cluster_pb2.Cluster:
@@ -82,7 +81,7 @@ def _fill_configuration(
     if definition.cluster_type == "vector" and vector is not None:
         resolved = success.result.feature_uris if success and success.result else []
         cluster.feature_uris.extend(vector.features or resolved)
-        cluster.multi_feature_strategy = ONE_FEATURE_STRATEGY
+        cluster.multi_feature_strategy = vector.multi_feature_strategy
         cluster.effective_feature_method = vector.effective_feature_method
         if vector.algorithm_params:
             cluster.algorithm_params.CopyFrom(struct_of(vector.algorithm_params))
@@ -123,6 +122,12 @@ def _fill_result(cluster: cluster_pb2.Cluster, run: RunRecord) -> None:
     cluster.output_collection_ids.extend(output.collection_id for output in result.outputs)
     cluster.output_collection_names.extend(output.name for output in result.outputs)
     cluster.llm_labeling_errors.extend(result.labeling_errors)
+    cluster.hierarchy_detected = bool(result.hierarchy_relationships)
+    cluster.hierarchy_relationships.extend(struct_of(row) for row in result.hierarchy_relationships)
+    if result.learned_weights is not None:
+        cluster.learned_weights.CopyFrom(struct_of(result.learned_weights))
+    if result.learning_quality_score is not None:
+        cluster.learning_quality_score = result.learning_quality_score
     if result.quality_metrics:
         cluster.quality_metrics.CopyFrom(struct_of(result.quality_metrics))
 

@@ -53,6 +53,13 @@ def execution_to_pb(
         execution.llm_labeling_errors.extend(result.labeling_errors)
         execution.output_collection_ids.extend(output.collection_id for output in result.outputs)
         execution.output_collection_names.extend(output.name for output in result.outputs)
+        execution.hierarchy_relationships.extend(
+            struct_of(row) for row in result.hierarchy_relationships
+        )
+        if result.learned_weights is not None:
+            execution.learned_weights.CopyFrom(struct_of(result.learned_weights))
+        if result.learning_quality_score is not None:
+            execution.learning_quality_score = result.learning_quality_score
         if result.artifacts_url:
             execution.artifacts_url = result.artifacts_url
     return execution

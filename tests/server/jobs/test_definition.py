@@ -51,7 +51,10 @@ def test_all_faults_come_at_once() -> None:
                 "algorithm_params": {"n_clusters": 0, "n_cluster": 3},
                 "sample_size": 0,
                 "effective_feature_method": "mode",
-                "multi_feature_strategy": "independent",
+                "multi_feature_strategy": "mixed",
+                "preprocessing_steps": [{"method": "pca", "n_components": 0}],
+                "feature_weights": {"nowhere": -1},
+                "output_strategy": "per_feature",
             },
             "filters": {"AND": [{"field": "a", "operator": "equals", "value": 1}]},
             "description": "x" * 5000,
@@ -73,6 +76,9 @@ def test_all_faults_come_at_once() -> None:
         "vector_config.sample_size",
         "vector_config.effective_feature_method",
         "vector_config.multi_feature_strategy",
+        "vector_config.preprocessing_steps[0].n_components",
+        "vector_config.feature_weights.nowhere",
+        "vector_config.output_strategy",
         "filters.AND[0].operator",
         "description",
         "source_enrichment_config.field_mappings[0].source_field",
@@ -98,7 +104,25 @@ def test_all_faults_come_at_once() -> None:
         (body(cluster_name="  "), "cluster_name", "empty"),
         (body(metadata={"k": "v" * 70_000}), "metadata", "65536 bytes"),
         (vector(feature_uri="a", feature_uris=["b"]), "vector_config.feature_uri", "not both"),
-        (vector(feature_uris=["a", "b"]), "vector_config.feature_uris", "not supported yet"),
+        (vector(feature_uris=["a", "a"]), "vector_config.feature_uris[1]", "listed twice"),
+        (
+            vector(feature_uris=["a"], feature_weights={"a": 0}),
+            "vector_config.feature_weights",
+            "one must be above",
+        ),
+        (
+            vector(max_hierarchy_depth=9),
+            "vector_config.max_hierarchy_depth",
+            "less than or equal to 8",
+        ),
+        (
+            {
+                **vector(feature_uris=["a", "b"], multi_feature_strategy="independent"),
+                "enrich_source_collection": True,
+            },
+            "enrich_source_collection",
+            "a group for each feature",
+        ),
         (vector(hierarchical=True), "vector_config.hierarchical", "not supported yet"),
         (body(llm_labeling={"enabled": True}), "llm_labeling.enabled", "not supported yet"),
         (body(cluster_type="attribute"), "cluster_type", "not supported yet"),
@@ -129,7 +153,7 @@ def test_each_fault_says_what_is_allowed(raw: dict[str, Any], field: str, says: 
     assert says in faults(raw)[field]
 
 
-def test_neutral_values_of_what_is_not_built_are_taken() -> None:
+def test_neutral_values_change_nothing() -> None:
     definition = parse_definition(
         vector(
             multi_feature_strategy="concatenate",

@@ -1,0 +1,78 @@
+"""From Qdrant to matrices: the export's Parquet files, read back as columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gpu import frames
+from server.export.filters import parse_filter
+from server.export.parquet import ExportReport, ExportRequest, ExportSource, export
+from server.jobs.stages.work import Array, Work
+
+ID_COLUMNS = ["source_collection_id", "source_document_id"]
+
+
+@dataclass(frozen=True)
+class Documents:
+    """The documents of a run, in the order of the export.
+
+    Attributes
+    ----------
+    collection_ids, document_ids : pa.ChunkedArray of string
+        Where each document lives.
+    blocks : tuple of arrays of shape (n_documents, n_dims), float32
+        Its vector for each feature.
+    files : tuple of str
+        The export's Parquet files, with the payload fields that were kept.
+    """
+
+    collection_ids: pa.ChunkedArray
+    document_ids: pa.ChunkedArray
+    blocks: tuple[Array, ...]
+    files: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Count the documents."""
+        return len(self.document_ids)
+
+
+def export_documents(
+    work: Work, directory: Path, payload_fields: tuple[str, ...] = ()
+) -> ExportReport:
+    """Export what the definition's filter leaves of its collections."""
+    spec = work.spec
+    request = ExportRequest(
+        address=spec.qdrant,
+        sources=tuple(
+            ExportSource(source.collection_id, source.qdrant_name, source.vector_names)
+            for source in work.plan.sources
+        ),
+        filter=parse_filter(spec.definition.filters) if spec.definition.filters else None,
+        payload_fields=payload_fields,
+        directory=str(directory),
+        distance=work.plan.features[0].distance if work.plan.features else "Euclid",
+    )
+    names = ", ".join(spec.definition.collection_ids)
+    with work.clock.stage("export", f"reading {names}") as stage:
+        exported = export(request, progress=stage.count)
+        stage.count(exported.n_documents, exported.n_documents)
+        stage.message = f"{exported.n_documents:,} documents exported"
+    if exported.left_out.count:
+        work.warnings.append(exported.left_out.describe())
+    return exported
+
+
+def load_documents(work: Work, exported: ExportReport) -> Documents:
+    """Read the export back: ids as Arrow columns, vectors as matrices."""
+    with work.clock.stage("load") as stage:
+        ids = pa.concat_tables([pq.read_table(path, columns=ID_COLUMNS) for path in exported.files])
+        blocks = tuple(
+            frames.load_vectors(exported.files, column, "cpu") for column in exported.columns
+        )
+        shapes = ", ".join(f"{block.shape[0]:,} x {block.shape[1]}" for block in blocks)
+        stage.message = f"{shapes} float32"
+    return Documents(ids[ID_COLUMNS[0]], ids[ID_COLUMNS[1]], blocks, exported.files)

@@ -1,0 +1,87 @@
+"""The spaces that a run looks for groups in: one feature each, or all of them as one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gpu import feature_weights, features
+from server.jobs.sources import Feature
+from server.jobs.stages.loading import Documents
+from server.jobs.stages.work import Array, Work
+
+ANGULAR = frozenset({"Cosine", "Dot"})
+
+
+@dataclass(frozen=True)
+class Space:
+    """Vectors that are clustered together.
+
+    Attributes
+    ----------
+    feature : str or None
+        The feature alone in it, where each has its own; else None.
+    vectors : array of shape (n_documents, n_dims), float32
+        Centroids and distances are told in this space.
+    metric : str
+        As `gpu` calls it.
+    distance : str
+        As Qdrant calls it.
+    """
+
+    feature: str | None
+    vectors: Array
+    metric: str
+    distance: str
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """All spaces of a run, and the weights that were learned for them, if any.
+
+    `learned_weights` maps each feature to its weight.
+    """
+
+    spaces: tuple[Space, ...]
+    learned_weights: dict[str, float] | None = None
+    learning_quality_score: float | None = None
+
+
+def make_spaces(work: Work, documents: Documents, n_clusters: int | None, seed: int) -> Spaces:
+    """Lay the features out as the definition's strategy says."""
+    planned = work.plan.features
+    if len(planned) == 1:
+        return Spaces((_alone(planned[0], documents.blocks[0], None),))
+    if work.config.multi_feature_strategy == "independent":
+        return Spaces(
+            tuple(
+                _alone(feature, block, feature.name)
+                for feature, block in zip(planned, documents.blocks, strict=True)
+            )
+        )
+    weights = [float(work.config.feature_weights.get(each.name, 1.0)) for each in planned]
+    learned = None
+    if work.config.multi_feature_strategy == "weighted" and not work.config.feature_weights:
+        learned = feature_weights.learn_weights(
+            documents.blocks,
+            n_clusters=n_clusters,
+            normalize=work.config.normalize_features,
+            seed=seed,
+        )
+        weights = list(learned.weights)
+        work.warnings += learned.notes
+    joined = features.concatenate(
+        documents.blocks, weights, normalize=work.config.normalize_features
+    )
+    # Rows of unit blocks all have one length, so their angles order as their distances do.
+    angular = work.config.normalize_features and all(each.distance in ANGULAR for each in planned)
+    space = Space(
+        None, joined, "cosine" if angular else "euclidean", "Cosine" if angular else "Euclid"
+    )
+    if learned is None:
+        return Spaces((space,))
+    named = {each.name: weight for each, weight in zip(planned, weights, strict=True)}
+    return Spaces((space,), named, learned.quality)
+
+
+def _alone(feature: Feature, block: Array, name: str | None) -> Space:
+    return Space(name, block, feature.metric, feature.distance)

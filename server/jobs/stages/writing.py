@@ -1,0 +1,142 @@
+"""From groups to results: artifacts written whole, outputs staged where no reader looks yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from gpu.params import NOISE
+from server.export.parquet import ExportReport
+from server.jobs.model import OutputCollection, RunResult
+from server.jobs.spec import Prepared, StageTeller
+from server.jobs.stages.grouping import Found
+from server.jobs.stages.loading import Documents
+from server.jobs.stages.work import Array, Partition, Work
+from server.results import outputs
+from server.results.groups import NOISE_ID, Group, member_order, members_table
+
+
+def write_results(
+    work: Work, exported: ExportReport, documents: Documents, found: Found
+) -> Prepared:
+    """Write the artifacts and fill the outputs' generations; gives what is to be committed."""
+    with work.clock.stage("write") as stage:
+        tables = [_members_of(documents, partition) for partition in found.partitions]
+        work.folder.write_members(_joined(tables))
+        work.folder.write_groups([g for each in found.partitions for g in each.groups])
+        _stage_outputs(work, found, tables, stage)
+    result = _result(work, exported, documents, found)
+    work.folder.write_manifest(
+        counts={
+            "documents": result.num_documents,
+            "groups": result.num_clusters,
+            "noise": result.num_noise,
+            "left_out": exported.left_out.count,
+        },
+        device=result.device,
+        timings_s=result.timings_s,
+    )
+    return Prepared(result, work.warnings)
+
+
+def _members_of(documents: Documents, partition: Partition) -> pa.Table:
+    return members_table(
+        documents.collection_ids,
+        documents.document_ids,
+        partition.labels,
+        partition.groups,
+        distances=partition.distances,
+        confidence=partition.confidence,
+    )
+
+
+def _joined(tables: Sequence[pa.Table]) -> pa.Table:
+    """Put the features' members together, all noise last, so that each group is one slice."""
+    if len(tables) == 1:
+        return tables[0]
+    noise = pa.compute.field("cluster_id") == NOISE_ID
+    return pa.concat_tables(
+        [*(table.filter(~noise) for table in tables), *(table.filter(noise) for table in tables)]
+    )
+
+
+def _stage_outputs(
+    work: Work, found: Found, tables: Sequence[pa.Table], stage: StageTeller
+) -> None:
+    if not work.spec.outputs:
+        return
+    for output in work.spec.outputs:
+        parts = [
+            position
+            for position, partition in enumerate(found.partitions)
+            if output.feature is None or partition.feature == output.feature
+        ]
+        _stage_one(work, output, found, [tables[p] for p in parts], parts, stage)
+
+
+def _stage_one(
+    work: Work,
+    output: OutputCollection,
+    found: Found,
+    tables: Sequence[pa.Table],
+    parts: Sequence[int],
+    stage: StageTeller,
+) -> None:
+    partitions = [found.partitions[part] for part in parts]
+    groups: list[Group] = [group for each in partitions for group in each.groups]
+    vectors, order = _member_vectors(work, found, parts)
+    outputs.stage_outputs(
+        work.client,
+        output,
+        groups,
+        _joined(tables),
+        distance=partitions[0].distance,
+        n_dims=partitions[0].n_dims,
+        vectors=vectors,
+        vector_rows=order,
+        progress=stage.count,
+    )
+
+
+def _member_vectors(
+    work: Work, found: Found, parts: Sequence[int]
+) -> tuple[Array | None, NDArray[np.int64] | None]:
+    """Give the vectors of the members, where the definition wants them in the output."""
+    if not work.config.members_with_vectors or len(parts) != 1:
+        return None, None
+    partition = found.partitions[parts[0]]
+    distances = np.where(partition.labels == NOISE, np.nan, partition.distances)
+    return found.spaces.spaces[parts[0]].vectors, member_order(partition.labels, distances)
+
+
+def _result(work: Work, exported: ExportReport, documents: Documents, found: Found) -> RunResult:
+    parts = found.partitions
+    first = parts[0]
+
+    def each(values: list[dict[str, object]]) -> dict[str, object]:
+        """Give the value of the one partition, or all by feature."""
+        if len(parts) == 1:
+            return values[0]
+        return {str(p.feature): value for p, value in zip(parts, values, strict=True)}
+
+    return RunResult(
+        algorithm=first.algorithm,
+        num_clusters=sum(partition.n_leaves for partition in parts),
+        num_documents=len(documents),
+        num_noise=sum(int((partition.labels == NOISE).sum()) for partition in parts),
+        device=first.device,
+        device_reason=first.device_reason,
+        effective_params=each([partition.effective_params for partition in parts]),
+        feature_uris=[feature.name for feature in work.plan.features],
+        distance=first.distance,
+        quality_metrics=each([partition.quality for partition in parts]),
+        learned_weights=found.spaces.learned_weights,
+        learning_quality_score=found.spaces.learning_quality_score,
+        timings_s=dict(work.clock.timings_s),
+        outputs=list(work.spec.outputs),
+        artifacts_url=work.folder.url,
+        source_bucket_ids=list(exported.source_bucket_ids),
+    )
