@@ -18,7 +18,7 @@ from server.cli.options import DataDirOption, JsonOption
 from server.cli.store import open_store
 from server.config import Settings
 from server.errors import InvalidRequestError, NotFoundError, Violation
-from server.jobs.definition import COLLECTION_ID
+from server.jobs.checks import COLLECTION_ID
 from server.jobs.model import NamespaceRecord
 from server.tenancy import DEV_NAMESPACE, DEV_ORGANIZATION, qdrant_name
 
