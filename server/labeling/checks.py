@@ -24,6 +24,11 @@ MAX_LITERAL_CHARS: Final = 2_000
 MAX_MODEL_CHARS: Final = 200
 
 
+def strategy_of(config: LLMLabeling) -> Strategy:
+    """Give the job's sample selection, which `check_config` has let pass."""
+    return "representative" if config.sample_selection_strategy == "representative" else "nearest"
+
+
 def check_config(config: LLMLabeling) -> list[Violation]:
     """Check what needs no settings: names, paths, and parameters that are ours to set."""
     found = []

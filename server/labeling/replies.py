@@ -91,7 +91,7 @@ def parse_reply(content: str | None, wanted: Wanted) -> Reply | Fault:
     """Read and check a model's answer."""
     if not content or not content.strip():
         return Fault("it is empty")
-    found = _first_object(content[:MAX_REPLY_CHARS])
+    found = _last_object(content[-MAX_REPLY_CHARS:])
     if found is None:
         return Fault("it holds no JSON object")
     label = _line(found.get("label"))
@@ -118,14 +118,15 @@ def is_clean(text: str) -> bool:
     )
 
 
-def _first_object(text: str) -> dict[str, Any] | None:
-    """Find the first JSON object with a label; the first object at all when none has one."""
-    first: dict[str, Any] | None = None
-    for found in _objects(text):
-        if "label" in found:
-            return found
-        first = found if first is None else first
-    return first
+def _last_object(text: str) -> dict[str, Any] | None:
+    """Find the last JSON object with a label, else the last object.
+
+    The last: a model that thinks aloud drafts before it answers.
+    """
+    objects = list(_objects(text))
+    labeled = [found for found in objects if "label" in found]
+    found = labeled or objects
+    return found[-1] if found else None
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:

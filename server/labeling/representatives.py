@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-NOISE: Final = -1
 MAX_CANDIDATES: Final = 512
 """Members of a group that are compared with each other; more are drawn from at random."""
 
@@ -56,20 +56,39 @@ def representatives(
     ----------
     Kaufman and Rousseeuw (1990), *Finding Groups in Data*, chapter 2: the BUILD step of PAM.
     """
+    members = members_by_distance(labels, distances, n_groups)
+    return choose(members, per_group=per_group, strategy=strategy, vectors=vectors, seed=seed)
+
+
+def choose(
+    members: Sequence[Rows],
+    *,
+    per_group: int,
+    strategy: Strategy = "nearest",
+    vectors: NDArray[np.floating] | None = None,
+    seed: int = 42,
+) -> list[Rows]:
+    """Choose as `representatives` does, from groups that may share rows.
+
+    Parameters
+    ----------
+    members : sequence of int64 arrays
+        Row numbers of each group, nearest to its centroid first.
+    """
     if per_group < 1:
         raise ValueError(f"per_group must be at least 1, got {per_group}")
-    members = _by_distance(labels, distances, n_groups)
     if strategy == "nearest":
         return [rows[:per_group] for rows in members]
-    generator = np.random.default_rng(seed)
     if vectors is None:
         return [_evenly(rows, per_group) for rows in members]
+    generator = np.random.default_rng(seed)
     return [_central(rows, vectors, per_group, generator) for rows in members]
 
 
-def _by_distance(
+def members_by_distance(
     labels: NDArray[np.integer], distances: NDArray[np.floating], n_groups: int
 ) -> list[Rows]:
+    """List each group's rows, nearest first; ties keep the order of the rows, NaN is last."""
     order = np.lexsort((distances, labels))
     starts = np.searchsorted(labels[order], np.arange(n_groups + 1))
     return [order[start:end] for start, end in pairwise(starts)]
