@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import string
 from pathlib import Path
 from typing import Literal, Self
 
@@ -83,9 +84,8 @@ class Settings(BaseSettings):
                 f"listen: dev takes any key, so it binds loopback only, not {host!r}; "
                 "use 127.0.0.1, or serve without --dev and make keys"
             )
-        template = self.collection_template
-        if template is not None and "{collection_id}" not in template:
-            raise ValueError(f"collection_template: {template!r} lacks {{collection_id}}")
+        if self.collection_template is not None:
+            _check_template(self.collection_template)
         return self
 
     @property
@@ -102,6 +102,30 @@ class Settings(BaseSettings):
     def owner(self) -> str:
         """This process's name in leases."""
         return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _check_template(template: str) -> None:
+    """Refuse a template under which names cannot be made, or tenants could meet in one."""
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise ValueError(f"collection_template: {template!r} cannot be read: {error}") from error
+    fields = [name for _, name, _, _ in parts if name is not None]
+    is_plain = not any(form or conversion for _, _, form, conversion in parts)
+    if not is_plain or not set(fields) <= {"collection_id", "namespace_id"}:
+        raise ValueError(
+            f"collection_template: {template!r} may have {{namespace_id}} and {{collection_id}}, "
+            "plain, and no other fields"
+        )
+    if fields.count("collection_id") != 1:
+        raise ValueError(f"collection_template: {template!r} lacks one {{collection_id}}")
+    literal = "\0".join(text for text, _, _, _ in parts)
+    if "namespace_id" in fields and "__" not in literal:
+        # Collection ids have no "__", so none can spell a name of another namespace.
+        raise ValueError(
+            f"collection_template: {template!r} has {{namespace_id}} and so needs '__', as in "
+            "{namespace_id}__{collection_id}"
+        )
 
 
 def load_settings(**flags: object) -> Settings:

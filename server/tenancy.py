@@ -16,6 +16,7 @@ from server.errors import (
     ForbiddenError,
     InvalidRequestError,
     NotFoundError,
+    PreconditionError,
     UnauthenticatedError,
     Violation,
 )
@@ -117,11 +118,18 @@ class Tenancy:
                 ]
             )
         is_first = not await self._store.list_namespaces()
+        template = self._template or (FIRST_TEMPLATE if is_first else LATER_TEMPLATE)
+        if not is_first and "{namespace_id}" not in template:
+            raise PreconditionError(
+                f"the collection template {template!r} has no {{namespace_id}}, so two namespaces "
+                "would share their collections; set SHOAL_COLLECTION_TEMPLATE to one that has it, "
+                f"such as {LATER_TEMPLATE}"
+            )
         record = NamespaceRecord(
             namespace_id=new_id("ns"),
             organization_id=organization_id,
             name=name,
-            collection_template=self._template or (FIRST_TEMPLATE if is_first else LATER_TEMPLATE),
+            collection_template=template,
             created_at=utc_now(),
         )
         await self._store.insert_namespace(record)
