@@ -102,7 +102,7 @@ class Bench:
             qdrant=QdrantAddress("127.0.0.1", 1),
             qdrant_names=("docs",),
             artifacts_url=str(self.artifacts / cluster.cluster_name),
-            output=None,
+            outputs=(),
             result=run.result,
         )
 
