@@ -19,6 +19,7 @@ from server.jobs.engine import Engine, EngineSettings
 from server.jobs.events import EventLog
 from server.jobs.findings import Findings
 from server.jobs.model import ClusterRecord, NamespaceRecord, OutputCollection, RunRecord
+from server.jobs.parents import Parents
 from server.jobs.queue import QueueSettings, RunQueue
 from server.jobs.removal import Removal
 from server.jobs.running import RunningRun, Workplace
@@ -118,6 +119,7 @@ class App:
             self.store,
             self.events,
             client,
+            Parents(self.store, settings.artifacts),
             wake=self._queue.wake,
             interrupt=self._queue.interrupt,
             limits=Limits(active_runs=settings.max_active_runs),
@@ -147,6 +149,7 @@ class App:
             artifacts_url=self._settings.artifacts,
             outputs=_outputs_of(cluster, run, namespace, successes),
             device=self._settings.device,
+            within=run.within,
             keep_runs=self._settings.keep_runs,
             previous_run_ids=tuple(past.run_id for past in earlier),
             earlier_successes=tuple(past.run_id for past in reversed(successes)),

@@ -62,9 +62,6 @@ def _not_built(body: Mapping[str, Any]) -> Iterator[Violation]:
         yield Violation("vector_config.hierarchical", "true is not supported yet; send false")
     if _part(body, "llm_labeling").get("enabled"):
         yield Violation("llm_labeling.enabled", "true is not supported yet; send false")
-    for name in ("parent_cluster_id", "parent_group_id"):
-        if body.get(name):
-            yield Violation(name, "not supported yet; leave it out")
 
 
 def _faults_of_names(body: Mapping[str, Any]) -> Iterator[Violation]:
@@ -104,6 +101,10 @@ def _faults_of_type(body: Mapping[str, Any]) -> Iterator[Violation]:
     kind = body.get("cluster_type", "vector")
     if kind in ("vector", "attribute") and not body.get(f"{kind}_config"):
         yield Violation(f"{kind}_config", f"required when cluster_type is {kind!r}")
+    parent, group = body.get("parent_cluster_id"), body.get("parent_group_id")
+    if bool(parent) != bool(group):
+        missing = "parent_cluster_id" if group else "parent_group_id"
+        yield Violation(missing, "required when the other of the two is sent")
     vector = _part(body, "vector_config")
     if vector.get("feature_uri") and vector.get("feature_uris") not in (
         None,

@@ -27,6 +27,7 @@ from server.jobs.events import EventLog, Heartbeat
 from server.jobs.ids import new_id, short_id
 from server.jobs.ledger import utc_now
 from server.jobs.model import ClusterRecord, EventRecord, RunRecord
+from server.jobs.parents import Parents
 from server.jobs.sources import plan_sources
 from server.stores.base import ClusterPage, ClusterQuery, JobStore, RunPage, RunQuery
 from server.tenancy import Caller
@@ -75,6 +76,7 @@ class Clusters:
         store: JobStore,
         events: EventLog,
         qdrant: AsyncQdrantClient,
+        parents: Parents,
         *,
         wake: Callable[[], None],
         interrupt: Callable[[str], None],
@@ -83,6 +85,7 @@ class Clusters:
         self._store = store
         self._events = events
         self._qdrant = qdrant
+        self._parents = parents
         self._wake = wake
         self._interrupt = interrupt
         self._limits = limits or Limits()
@@ -114,6 +117,7 @@ class Clusters:
                 return earlier
         definition = parse_definition(raw)
         await plan_sources(self._qdrant, caller.qdrant_name, definition)
+        parent = await self._parents.find(caller.namespace_id, definition)
         if execute:
             await self._check_quota(caller)
         now = utc_now()
@@ -130,7 +134,7 @@ class Clusters:
             request_sha256=identity.body_sha256 if identity else None,
         )
         if execute:
-            record = moves.queue_run(record, definition, now)
+            record = moves.queue_run(record, definition, now, within=parent)
         try:
             await self._store.insert_cluster(record)
         except RequestIdTakenError:  # The same request came twice at once.
@@ -138,6 +142,8 @@ class Clusters:
             if earlier is None:
                 raise
             return earlier
+        if parent is not None:
+            await self._parents.link(record, parent)
         self._wake()
         return record
 
@@ -164,14 +170,13 @@ class Clusters:
         definition = parse_definition(_patched(record.definition, changes))
         if "filters" in changes or "algorithm_params" in changes or "sample_size" in changes:
             await plan_sources(self._qdrant, caller.qdrant_name, definition)
-        name = changes.get("cluster_name", record.cluster_name)
-        if violations := list(faults_of_cluster_name(name)):
+        if violations := list(faults_of_cluster_name(changes.get("cluster_name"))):
             raise InvalidRequestError(violations)
 
         def move(current: ClusterRecord) -> ClusterRecord:
             return current.model_copy(
                 update={
-                    "cluster_name": name,
+                    "cluster_name": changes.get("cluster_name", current.cluster_name),
                     "definition": parse_definition(_patched(current.definition, changes)),
                     "archived": changes.get("archived", current.archived),
                     "updated_at": utc_now(),
@@ -187,12 +192,13 @@ class Clusters:
         record = await self.get(caller, id_or_name)
         definition = parse_definition(_patched(record.definition, overrides))
         await plan_sources(self._qdrant, caller.qdrant_name, definition)
+        parent = await self._parents.find(caller.namespace_id, definition)
         await self._check_quota(caller)
         stored = await ledger.apply(
             self._store,
             caller.namespace_id,
             record.cluster_id,
-            lambda current: moves.queue_run(current, definition, utc_now()),
+            lambda current: moves.queue_run(current, definition, utc_now(), within=parent),
         )
         self._wake()
         return stored, stored.runs[-1]
@@ -294,11 +300,12 @@ def _default_name(definition: ClusterDefinition, cluster_id: str) -> str:
 def _patched(definition: ClusterDefinition, changes: dict[str, Any]) -> dict[str, Any]:
     """Give the definition's JSON with the changes laid over it."""
     body = definition.model_dump(mode="json", exclude_unset=True)
-    for name in ("description", "metadata", "llm_labeling"):
+    for name in ("description", "metadata"):
         if name in changes:
             body[name] = changes[name]
-    if "filters" in changes:
-        body["filters"] = changes["filters"] or None
+    for name in ("filters", "llm_labeling"):
+        if name in changes:
+            body[name] = changes[name] or None
     vector = dict(body.get("vector_config") or {})
     if "algorithm_params" in changes:
         vector["algorithm_params"] = changes["algorithm_params"]

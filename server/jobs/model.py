@@ -105,6 +105,14 @@ class RunResult(Record):
     skipped_reason: str | None = None
 
 
+class ParentGroup(Record):
+    """The group of a finished run of another job, whose members alone are clustered."""
+
+    cluster_id: str
+    run_id: str
+    group_id: str
+
+
 class DefinedRecord(Record):
     """A record with a definition, which is stored as it was sent: defaults are not part of it."""
 
@@ -126,6 +134,7 @@ class RunRecord(DefinedRecord):
     run_id: str
     task_id: str
     mode: Literal["full", "assign"] = "full"
+    within: ParentGroup | None = None
     status: RunStatus = "pending"
     stage: Stage | None = None
     queued_at: datetime
@@ -164,6 +173,7 @@ class ClusterRecord(DefinedRecord):
     revision: int = 0
     request_id: str | None = None
     request_sha256: str | None = None
+    child_cluster_ids: list[str] = Field(default_factory=list)
     runs: list[RunRecord] = Field(default_factory=list)
 
     @property

@@ -17,7 +17,15 @@ from typing import Literal
 from server.errors import PreconditionError, ShoalError
 from server.jobs.definition import ClusterDefinition
 from server.jobs.ids import new_id
-from server.jobs.model import ClusterRecord, Lease, RunError, RunRecord, RunResult, Stage
+from server.jobs.model import (
+    ClusterRecord,
+    Lease,
+    ParentGroup,
+    RunError,
+    RunRecord,
+    RunResult,
+    Stage,
+)
 
 MAX_RUNS_KEPT = 50
 """Run records a cluster keeps; the oldest finished ones go first."""
@@ -43,6 +51,7 @@ def queue_run(
     definition: ClusterDefinition,
     now: datetime,
     mode: Literal["full", "assign"] = "full",
+    within: ParentGroup | None = None,
 ) -> ClusterRecord:
     """Add a pending run; refused while another one is active."""
     active = cluster.newest_run
@@ -56,6 +65,7 @@ def queue_run(
         run_id=new_id("run"),
         task_id=new_id("task"),
         mode=mode,
+        within=within,
         definition=definition,
         queued_at=now,
     )

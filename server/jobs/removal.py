@@ -67,26 +67,37 @@ class Removal:
         RunNotStoppedError
             If its run does not stop within `CANCEL_WAIT_S` seconds.
         """
-        found = await self._clusters.get(caller, id_or_name)
-        record = await self._stopped(caller, found)
-        outputs = _outputs_of(record) if cascade else {}
+        record = await self._clusters.get(caller, id_or_name)
+        canceled_run_id: str | None = None
         folders = 0
-        if cascade:
-            await asyncio.to_thread(self._remove_outputs, list(outputs.values()))
-            folders = await asyncio.to_thread(
-                delete_cluster_artifacts,
-                self._artifacts_url,
-                record.namespace_id,
-                record.cluster_id,
+        for _ in range(MAX_TRIES):
+            found, record = record, await self._stopped(caller, record)
+            canceled_run_id = _newly_canceled(found, record) or canceled_run_id
+            outputs = _outputs_of(record) if cascade else {}
+            if cascade:
+                folders += await self._remove_what_it_left(record, outputs)
+            try:
+                await self._store.delete_cluster(record)
+            except ConflictError:  # Perhaps with a new run, which leaves things of its own.
+                record = await self._clusters.get(caller, record.cluster_id)
+                continue
+            return Removed(
+                cluster_id=record.cluster_id,
+                cluster_name=record.cluster_name,
+                run_ids=[run.run_id for run in record.runs],
+                output_collection_ids=sorted(outputs),
+                artifact_folders=folders,
+                canceled_run_id=canceled_run_id,
             )
-        await self._delete_record(caller, record)
-        return Removed(
-            cluster_id=record.cluster_id,
-            cluster_name=record.cluster_name,
-            run_ids=[run.run_id for run in record.runs],
-            output_collection_ids=sorted(outputs),
-            artifact_folders=folders,
-            canceled_run_id=_newly_canceled(found, record),
+        raise ConflictError(f"cluster {record.cluster_id} is being changed; repeat the call")
+
+    async def _remove_what_it_left(
+        self, record: ClusterRecord, outputs: dict[str, OutputCollection]
+    ) -> int:
+        """Remove outputs and artifacts; give how many runs had some."""
+        await asyncio.to_thread(self._remove_outputs, list(outputs.values()))
+        return await asyncio.to_thread(
+            delete_cluster_artifacts, self._artifacts_url, record.namespace_id, record.cluster_id
         )
 
     async def _stopped(self, caller: Caller, record: ClusterRecord) -> ClusterRecord:
@@ -110,15 +121,6 @@ class Removal:
                 run_id=run.run_id,
             ) from error
         return await self._clusters.get(caller, record.cluster_id)
-
-    async def _delete_record(self, caller: Caller, record: ClusterRecord) -> None:
-        for _ in range(MAX_TRIES):
-            try:
-                await self._store.delete_cluster(record)
-                return
-            except ConflictError:
-                record = await self._clusters.get(caller, record.cluster_id)
-        raise ConflictError(f"cluster {record.cluster_id} is being changed; repeat the call")
 
     def _remove_outputs(self, outputs: list[OutputCollection]) -> None:
         client = connect(self._qdrant)

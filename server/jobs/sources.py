@@ -207,6 +207,14 @@ class _Planner:
                     "vectors clustered together must have one size and one distance; "
                     f"sent for {name or 'the unnamed vector'}: {told}",
                 )
+            for source, row in zip(sources, specs, strict=True):
+                if row[position].multivector:
+                    self._refuse(
+                        self._feature_path(position),
+                        f"{source.vector_names[position] or 'the unnamed vector'} of "
+                        f"{source.collection_id} holds several vectors for each document; "
+                        "name one that holds one",
+                    )
             if spec.distance == "Manhattan":
                 self._refuse(
                     "vector_config.clustering_method",

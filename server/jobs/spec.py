@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from server.jobs.definition import ClusterDefinition
-from server.jobs.model import OutputCollection, RunResult, Stage
+from server.jobs.model import OutputCollection, ParentGroup, RunResult, Stage
 from server.qdrant.client import QdrantAddress
 
 REPORT_EVERY_S = 0.25
@@ -29,6 +29,8 @@ class RunSpec:
         The inputs' names in Qdrant, in the order of the definition's collection_ids.
     outputs : tuple of OutputCollection
         Where groups and members go; none when the sources are enriched.
+    within : ParentGroup or None
+        The group of another job whose members alone are clustered.
     previous_run_ids : tuple of str
         Earlier runs of the cluster; fields they wrote into documents may be taken away.
     earlier_successes : tuple of str
@@ -47,6 +49,7 @@ class RunSpec:
     artifacts_url: str
     outputs: tuple[OutputCollection, ...]
     device: Device = "auto"
+    within: ParentGroup | None = None
     keep_runs: int = 3
     previous_run_ids: tuple[str, ...] = ()
     earlier_successes: tuple[str, ...] = ()

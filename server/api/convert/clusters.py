@@ -35,6 +35,9 @@ def cluster_to_pb(record: ClusterRecord) -> cluster_pb2.Cluster:
         last_executed_at=time_of(_last_start(record)),
         metadata=struct_of(definition.metadata) if definition.metadata else None,
         description=definition.description or None,
+        parent_cluster_id=definition.parent_cluster_id,
+        parent_group_id=definition.parent_group_id,
+        child_cluster_ids=record.child_cluster_ids,
     )
     if definition.source_enrichment_config is not None:
         cluster.source_enrichment_config.CopyFrom(

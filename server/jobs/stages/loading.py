@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from gpu import frames
+from gpu.errors import TooFewPointsError
 from server.export.filters import parse_filter
 from server.export.parquet import ExportReport, ExportRequest, ExportSource, export
 from server.jobs.stages.work import Array, Work
+from server.results.artifacts import RunFolder
 
 ID_COLUMNS = ["source_collection_id", "source_document_id"]
 
@@ -28,12 +32,15 @@ class Documents:
         Its vector for each feature.
     files : tuple of str
         The export's Parquet files, with the payload fields that were kept.
+    rows : array of int64, or None
+        The rows of `files` that these documents are; None for all of them.
     """
 
     collection_ids: pa.ChunkedArray
     document_ids: pa.ChunkedArray
     blocks: tuple[Array, ...]
     files: tuple[str, ...]
+    rows: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         """Count the documents."""
@@ -75,4 +82,27 @@ def load_documents(work: Work, exported: ExportReport) -> Documents:
         )
         shapes = ", ".join(f"{block.shape[0]:,} x {block.shape[1]}" for block in blocks)
         stage.message = f"{shapes} float32"
-    return Documents(ids[ID_COLUMNS[0]], ids[ID_COLUMNS[1]], blocks, exported.files)
+    return _within(work, Documents(ids[ID_COLUMNS[0]], ids[ID_COLUMNS[1]], blocks, exported.files))
+
+
+def _within(work: Work, documents: Documents) -> Documents:
+    """Keep only the members of the parent group, where the job lies inside one."""
+    group = work.spec.within
+    if group is None:
+        return documents
+    folder = RunFolder(
+        work.spec.artifacts_url, work.spec.namespace_id, group.cluster_id, group.run_id
+    )
+    members = folder.read_members(group.group_id, columns=ID_COLUMNS)
+    keys = set(zip(*(members[name].to_pylist() for name in ID_COLUMNS), strict=True))
+    ids = zip(documents.collection_ids.to_pylist(), documents.document_ids.to_pylist(), strict=True)
+    rows = np.flatnonzero(np.fromiter((key in keys for key in ids), bool, len(documents)))
+    if not len(rows):
+        raise TooFewPointsError(n_points=0, needed=1)
+    return Documents(
+        documents.collection_ids.take(rows),
+        documents.document_ids.take(rows),
+        tuple(block[rows] for block in documents.blocks),
+        documents.files,
+        rows,
+    )

@@ -23,6 +23,7 @@ from server.api.task_service import TaskService
 from server.jobs.clusters import Clusters
 from server.jobs.events import EventLog
 from server.jobs.findings import Findings
+from server.jobs.parents import Parents
 from server.jobs.removal import Removal
 from server.qdrant.client import QdrantAddress
 from server.stores.sqlite import SqliteStore
@@ -52,6 +53,7 @@ async def world(
         store,
         events,
         async_client,
+        Parents(store, str(tmp_path / "artifacts")),
         wake=lambda: woken.append("woken"),
         interrupt=interrupted.append,
     )

@@ -190,7 +190,7 @@ async def test_every_fault_is_told_at_once(caller: Caller) -> None:
     }
     assert any(path.startswith("filters.AND[0]") for path in failure.violations)
     assert "kmeans" in failure.violations["vector_config.clustering_method"]
-    assert "not supported yet" in failure.violations["vector_config.output_strategy"]
+    assert "independent" in failure.violations["vector_config.output_strategy"]
 
 
 async def test_an_empty_request_says_what_is_required(caller: Caller) -> None:

@@ -126,7 +126,7 @@ def test_all_faults_come_at_once() -> None:
         (vector(hierarchical=True), "vector_config.hierarchical", "not supported yet"),
         (body(llm_labeling={"enabled": True}), "llm_labeling.enabled", "not supported yet"),
         (body(cluster_type="attribute"), "cluster_type", "not supported yet"),
-        (body(parent_cluster_id="clust_1"), "parent_cluster_id", "not supported yet"),
+        (body(parent_cluster_id="clust_1"), "parent_group_id", "required when the other"),
         (
             body(
                 source_enrichment_config={
