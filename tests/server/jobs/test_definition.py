@@ -95,11 +95,6 @@ def test_all_faults_come_at_once() -> None:
         (body(collection_ids=[]), "collection_ids", "at least 1"),
         ({"collection_ids": ["docs"]}, "vector_config", "required when cluster_type is 'vector'"),
         (vector(clustering_method="k-means"), "vector_config.clustering_method", "hdbscan, kmeans"),
-        (
-            vector(clustering_method="optics"),
-            "vector_config.clustering_method",
-            "not supported yet",
-        ),
         (body(collection_ids=["../etc"]), "collection_ids[0]", "letters, digits"),
         (body(cluster_name="  "), "cluster_name", "empty"),
         (body(metadata={"k": "v" * 70_000}), "metadata", "65536 bytes"),
