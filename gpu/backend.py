@@ -12,6 +12,7 @@ children without a usable GPU.
 from __future__ import annotations
 
 import ctypes
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,20 +88,39 @@ def _driver_fault() -> str | None:
 def _library_fault() -> str | None:
     # Whatever comes out of here means "not usable": ImportError, but also AttributeError
     # (numba-cuda with a newer NumPy), RuntimeError (CUDA), MemoryError (rmm), OSError (ctypes).
-    try:
-        import cupy
+    # Not a warning of those packages, though: where warnings are errors, it would look like one.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return _first_use_fault()
+        except Exception as error:
+            return f"{type(error).__name__}: {error}".splitlines()[0]
 
-        cupy.cuda.runtime.getDeviceCount()
-        if int(cupy.arange(4).sum()) != 6:
-            return "cupy computed a wrong sum"
-        import cudf
-        from cuml.cluster import KMeans
 
-        cudf.Series([1, 2])
-        KMeans(n_clusters=1, max_iter=1).fit(cupy.ones((4, 2), dtype="float32"))
-    except Exception as error:
-        return f"{type(error).__name__}: {error}".splitlines()[0]
+def _first_use_fault() -> str | None:
+    import cupy
+
+    cupy.cuda.runtime.getDeviceCount()
+    if int(cupy.arange(4).sum()) != 6:
+        return "cupy computed a wrong sum"
+    import cudf
+    from cuml.cluster import KMeans
+
+    if int(cudf.Series([1, 2]).sum()) != 3:
+        return "cudf computed a wrong sum"
+    corners = cupy.asarray([[0, 0], [0, 1], [9, 8], [9, 9]], dtype=cupy.float32)
+    fitted = KMeans(n_clusters=2, init="k-means++", random_state=0).fit(corners)
+    if len(set(fitted.labels_.tolist())) != 2:
+        return "cuml found no groups among four points"
     return None
+
+
+_OUT_OF_MEMORY = ("out of memory", "out_of_memory", "bad_alloc", "memoryallocation", "alloc_failed")
+"""What RuntimeErrors of CuPy, raft, cuBLAS and cuSOLVER say, in lower case, when memory is short.
+
+CuPy's runtime: cudaErrorMemoryAllocation: out of memory. raft: the same, or the allocator's own
+std::bad_alloc: out_of_memory. cuBLAS and cuSOLVER: CUBLAS_STATUS_ALLOC_FAILED and alike.
+"""
 
 
 @contextmanager
@@ -109,10 +129,9 @@ def device_memory_errors(needed_bytes: int) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        # cupy and rmm raise subclasses of MemoryError; raft a RuntimeError with the allocator's
-        # message in it.
+        # CuPy's OutOfMemoryError is a MemoryError, and Cython turns rmm's bad_alloc into one.
         text = str(error).lower()
-        if isinstance(error, MemoryError) or "out_of_memory" in text or "bad_alloc" in text:
+        if isinstance(error, MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY):
             from gpu.memory import free_bytes
 
             raise DeviceMemoryError(

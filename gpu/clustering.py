@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu.backend import Backend, Device, choose_backend
+from gpu.backend import Backend, Device, choose_backend, device_memory_errors
 from gpu.errors import (
     DeviceMemoryError,
     HostMemoryError,
@@ -20,7 +20,7 @@ from gpu.errors import (
 )
 from gpu.memory import estimate, fitting_points, free_bytes
 from gpu.params import BUILT_METHODS, NOISE, HdbscanParams, KMeansParams, Params
-from gpu.vectors import is_angular, require_matrix, unit_rows
+from gpu.vectors import is_angular, on_host, require_matrix, unit_rows
 
 Array = Any
 """A NumPy array (host) or a CuPy array (device); type checkers know only the first."""
@@ -144,7 +144,12 @@ def fit(
 
     def attempt(backend: Backend) -> Clustering:
         require_memory(method, vectors.shape, params, backend)
-        points = unit_rows(vectors) if angular else vectors
+        if backend.device == "cpu":
+            rows = on_host(vectors)  # Also when the GPU has just run out of memory.
+            return _run(unit_rows(rows) if angular else rows, used, backend, progress)
+        n_points, n_dims = vectors.shape
+        with device_memory_errors(estimate(method, n_points, n_dims, params, "gpu")):
+            points = unit_rows(vectors) if angular else vectors
         return _run(points, used, backend, progress)
 
     result = with_fallback(attempt, choose_backend(device), device)

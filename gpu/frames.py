@@ -45,19 +45,26 @@ def load_vectors(
     ------
     InvalidVectorsError
         If a file lacks the column, the column holds no numbers, or lengths differ.
+    DeviceMemoryError
+        If the GPU has no memory for the matrix; see `gpu.device_frames.load_for`.
     """
     if not paths:
         raise InvalidVectorsError("no files to load vectors from")
-    return _load_on_gpu(paths, column) if device == "gpu" else _load_on_cpu(paths, column)
+    if device == "gpu":
+        from gpu.device_frames import load_on_gpu  # Has no use without a GPU.
+
+        return load_on_gpu(paths, column)
+    return load_on_cpu(paths, column)
 
 
-def _load_on_cpu(paths: Sequence[str | Path], column: str) -> NDArray[np.float32]:
+def load_on_cpu(paths: Sequence[str | Path], column: str) -> NDArray[np.float32]:
+    """Load the vectors into the machine's memory; as `load_vectors`."""
     import pyarrow.parquet as pq
 
     n_points = 0
     for path in paths:
         with pq.ParquetFile(path) as file:
-            _require_column(file.schema_arrow.names, column, path)
+            require_column(file.schema_arrow.names, column, path)
             n_points += file.metadata.num_rows
     matrix: NDArray[np.float32] | None = None
     at = 0
@@ -114,36 +121,8 @@ def _matrix(lists: pa.Array, column: str) -> NDArray[np.floating[Any]] | None:
     return spread
 
 
-def _load_on_gpu(paths: Sequence[str | Path], column: str) -> Array:
-    import cudf
-    import cupy
-    import pyarrow.parquet as pq
-
-    parts = []
-    for path in paths:
-        # cuDF leaves a missing column out without a word.
-        _require_column(pq.read_schema(path).names, column, path)
-        lists = cudf.read_parquet(path, columns=[column])[column]
-        filled = lists.dropna()
-        if not len(filled):
-            raise InvalidVectorsError(f"column {column!r} of {path} holds no vectors")
-        lengths = filled.list.len()
-        low, high = int(lengths.min()), int(lengths.max())
-        if low != high or not low:
-            raise InvalidVectorsError(
-                f"vectors of column {column!r} differ in length or are empty: {low} to {high}"
-            )
-        rows = filled.list.leaves.astype("float32").values.reshape(-1, high)
-        if len(filled) < len(lists):
-            spread = cupy.full((len(lists), high), cupy.nan, dtype=cupy.float32)
-            spread[lists.notnull().values] = rows
-            rows = spread
-        parts.append(rows)
-        _require_width(rows, parts[0], column, path)
-    return cupy.ascontiguousarray(parts[0] if len(parts) == 1 else cupy.concatenate(parts))
-
-
-def _require_column(names: Sequence[str], column: str, path: str | Path) -> None:
+def require_column(names: Sequence[str], column: str, path: str | Path) -> None:
+    """Refuse a file without the column, saying which it has."""
     if column not in names:
         raise InvalidVectorsError(
             f"{path} has no column {column!r}; it has {', '.join(map(str, names))}"

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu.backend import array_module
 from gpu.parallel import Each
 from gpu.params import NOISE
-from gpu.vectors import row_blocks
+from gpu.vectors import DEVICE_BLOCK_BYTES, beside, on_host, row_blocks, squared_lengths
 
 Array = Any
 
@@ -80,6 +81,7 @@ def group_sums(vectors: Array, members: Members, each: Each) -> NDArray[np.float
     Parameters
     ----------
     vectors : array of shape (n_points, n_dims), float32
+        NumPy or CuPy.
     members : Members
     each : Each
         From `gpu.parallel.worker_threads`.
@@ -87,8 +89,10 @@ def group_sums(vectors: Array, members: Members, each: Each) -> NDArray[np.float
     Returns
     -------
     array of shape (n_groups, n_dims), float64
-        Zero for a group without rows.
+        NumPy. Zero for a group without rows.
     """
+    if not isinstance(vectors, np.ndarray):
+        return _sums_on_device(vectors, members)
     n_groups = len(members.starts) - 1
     pieces = -(-members.sizes // SEGMENT_POINTS)
     filled = np.flatnonzero(pieces)
@@ -108,6 +112,18 @@ def group_sums(vectors: Array, members: Members, each: Each) -> NDArray[np.float
     each(add, _even_cuts(bounds))
     sums[filled] = np.add.reduceat(partial, first, axis=0, dtype=np.float64)
     return sums
+
+
+def _sums_on_device(vectors: Array, members: Members) -> NDArray[np.float64]:
+    xp = array_module(vectors)
+    n_dims = vectors.shape[1]
+    rows = xp.asarray(members.rows)
+    sums = xp.zeros((len(members.starts) - 1, n_dims), dtype=np.float64)
+    for group, (start, stop) in enumerate(pairwise(members.starts.tolist())):
+        own = rows[start:stop]
+        for part in row_blocks(stop - start, 4 * n_dims, DEVICE_BLOCK_BYTES):
+            sums[group] += vectors[own[part]].sum(axis=0, dtype=np.float64)
+    return np.asarray(on_host(sums))
 
 
 def _row_sums(vectors: Array, rows: NDArray[np.int64], bounds: NDArray[np.int64]) -> Array:
@@ -137,11 +153,35 @@ def squared_distances(
 
     By differences, so that it is accurate where the distance is small.
 
+    Parameters
+    ----------
+    vectors : array of shape (n_points, n_dims), float32
+        NumPy or CuPy.
+    centroids : array of shape (n_groups, n_dims), float32
+        NumPy, or where the vectors are. At least one.
+    labels : array of shape (n_points,), int
+        NumPy.
+    each : Each
+        From `gpu.parallel.worker_threads`.
+
     Returns
     -------
     array of shape (n_points,), float32
-        NaN where the label is `NOISE`.
+        NumPy. NaN where the label is `NOISE`.
     """
+    on_cpu = isinstance(vectors, np.ndarray)
+    distances = (
+        _distances_on_host(vectors, centroids, labels, each)
+        if on_cpu
+        else _distances_on_device(vectors, centroids, labels)
+    )
+    distances[labels == NOISE] = np.nan
+    return distances
+
+
+def _distances_on_host(
+    vectors: Array, centroids: Array, labels: Array, each: Each
+) -> NDArray[np.float32]:
     distances = np.empty(len(vectors), dtype=np.float32)
 
     def measure(rows: slice) -> None:
@@ -149,5 +189,14 @@ def squared_distances(
         np.einsum("ij,ij->i", difference, difference, out=distances[rows])
 
     each(measure, row_blocks(len(vectors), 4 * vectors.shape[1]))
-    distances[labels == NOISE] = np.nan
     return distances
+
+
+def _distances_on_device(vectors: Array, centroids: Array, labels: Array) -> NDArray[np.float32]:
+    xp = array_module(vectors)
+    centroids, owner = beside(centroids, vectors), beside(labels, vectors)
+    squares = xp.empty(len(vectors), dtype=np.float32)
+    for rows in row_blocks(len(vectors), 4 * vectors.shape[1], DEVICE_BLOCK_BYTES):
+        # The label of noise reads the last centroid; the caller puts NaN there.
+        squares[rows] = squared_lengths(vectors[rows] - centroids[owner[rows]])
+    return np.asarray(on_host(squares))

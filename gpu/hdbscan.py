@@ -13,23 +13,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu.backend import Backend, array_module, device_memory_errors
+from gpu.backend import Backend, device_memory_errors
 from gpu.boruvka import boruvka_tree
 from gpu.clustering import Clustering, Progress, renumber_by_size
 from gpu.condensed_tree import select_groups
-from gpu.errors import InvalidVectorsError, TooFewPointsError, UnsupportedOnDeviceError
+from gpu.errors import TooFewPointsError, UnsupportedOnDeviceError
 from gpu.memory import estimate, free_bytes
 from gpu.parallel import worker_threads
 from gpu.params import NOISE, HdbscanParams
 from gpu.spanning_tree import SpanningTree, dense_tree, matrix_bytes
 from gpu.squared_distances import SquaredDistances
-from gpu.vectors import on_host, require_matrix, usable_rows
+from gpu.vectors import centred_copy, on_host, require_finite, require_matrix
 
 Array = Any
 """A NumPy array (host) or a CuPy array (device); type checkers know only the first."""
 
-MAX_MIN_SAMPLES_ON_GPU = 1023
-"""cuML's limit; it selects neighbours in a fixed number of registers."""
+MIN_SAMPLES_ON_GPU = range(2, 1025)
+"""What cuML takes: 1 to 1023 neighbours, of which it does not count the point itself."""
 
 _MATRIX_SHARE = 0.5
 """Share of the free memory that the matrix of distances may take."""
@@ -89,10 +89,10 @@ def hdbscan(
 
     Notes
     -----
-    `min_samples` counts the point itself, as scikit-learn and cuML do; the package hdbscan does
-    not. Ties between edges are broken as scikit-learn does with ``algorithm="brute"``, so that
-    labels agree for rows in the same order. `alpha` divides distances but not core distances, as
-    scikit-learn does with its default algorithm.
+    `min_samples` counts the point itself, as scikit-learn does; cuML and the package hdbscan do
+    not, so cuML is given one less. Ties between edges are broken as scikit-learn does with
+    ``algorithm="brute"``, so that labels agree for rows in the same order. `alpha` divides
+    distances but not core distances, as scikit-learn does with its default algorithm.
 
     Memory on the CPU, beside the vectors: one copy of them, and either the matrix or about
     50 MB per thread and 1 KB per point.
@@ -107,7 +107,7 @@ def hdbscan(
     _require_enough(n_points, params)
     if backend.device == "gpu":
         _require_supported(params)
-    _require_finite(vectors)
+    require_finite(vectors)
 
     tell = progress or _ignore
     details: dict[str, Any] = {}
@@ -182,11 +182,10 @@ def _require_enough(n_points: int, params: HdbscanParams) -> None:
 
 def _require_supported(params: HdbscanParams) -> None:
     assert params.min_samples is not None  # Resolved.
-    if params.min_samples > MAX_MIN_SAMPLES_ON_GPU:
+    if params.min_samples not in MIN_SAMPLES_ON_GPU:
+        first, last = MIN_SAMPLES_ON_GPU[0], MIN_SAMPLES_ON_GPU[-1]
         raise UnsupportedOnDeviceError(
-            parameter="min_samples",
-            value=params.min_samples,
-            why=f"cuML takes 1 to {MAX_MIN_SAMPLES_ON_GPU:,}",
+            parameter="min_samples", value=params.min_samples, why=f"cuML takes {first} to {last:,}"
         )
     if params.alpha != 1:
         # cuVS's mutual reachability has `alpha * distance`, scikit-learn `distance / alpha`.
@@ -194,16 +193,6 @@ def _require_supported(params: HdbscanParams) -> None:
             parameter="alpha",
             value=params.alpha,
             why="cuML multiplies distances by it where scikit-learn divides",
-        )
-
-
-def _require_finite(vectors: Array) -> None:
-    xp = array_module(vectors)
-    unusable = xp.flatnonzero(~usable_rows(vectors, "euclidean"))
-    if unusable.size:
-        raise InvalidVectorsError(
-            f"{unusable.size:,} of {len(vectors):,} rows are not finite, "
-            f"first: row {int(unusable[0])}"
         )
 
 
@@ -225,15 +214,14 @@ def _fit_on_gpu(vectors: Array, params: HdbscanParams) -> tuple[Array, Array]:
     import cupy
     from cuml.cluster import HDBSCAN
 
+    assert params.min_samples is not None  # Resolved.
     n_points, n_dims = vectors.shape
     needed = estimate("hdbscan", n_points, n_dims, params, "gpu")
     with device_memory_errors(needed):
-        points = cupy.asarray(vectors)
-        # cuML's distances come from a float32 matrix product too: a common offset costs digits.
-        points = points - points.mean(axis=0, dtype=cupy.float64).astype(cupy.float32)
+        points = centred_copy(vectors, cupy)
         model = HDBSCAN(
             min_cluster_size=int(params.min_cluster_size),
-            min_samples=params.min_samples,
+            min_samples=params.min_samples - 1,  # cuML leaves the point itself out.
             cluster_selection_epsilon=params.cluster_selection_epsilon,
             max_cluster_size=params.max_cluster_size or 0,
             cluster_selection_method=params.cluster_selection_method,
@@ -241,4 +229,5 @@ def _fit_on_gpu(vectors: Array, params: HdbscanParams) -> tuple[Array, Array]:
             metric="euclidean",
             output_type="numpy",
         ).fit(points)
-        return model.labels_, model.probabilities_
+        # Where a group's members coincide, its strengths are infinity over infinity.
+        return model.labels_, np.nan_to_num(model.probabilities_, nan=1.0)

@@ -18,7 +18,15 @@ from gpu.memory import estimate
 from gpu.parallel import Each, worker_threads
 from gpu.params import KMeansParams
 from gpu.seeding import distinct_rows, plus_plus, seeding_rows
-from gpu.vectors import on_host, require_finite, require_matrix, row_blocks
+from gpu.vectors import (
+    block_bytes_of,
+    centred_copy,
+    on_host,
+    require_finite,
+    require_matrix,
+    row_blocks,
+    squared_lengths,
+)
 
 Array = Any
 
@@ -30,6 +38,12 @@ OFFSET_RATIO = 100.0
 
 SMALLEST_SQUARE, LARGEST_SQUARE = 1e-20, 1e20
 """Mean squared lengths between these leave float32 room for products and sums."""
+
+CUML_TOLERANCE = 1e-7
+"""Share of the inertia below which a gain is not worth an iteration; float32 resolves no less."""
+
+SMALLEST_CUML_TOLERANCE = 1e-30
+"""Stands for 0, which cuML refuses."""
 
 
 def kmeans(
@@ -88,10 +102,9 @@ def kmeans(
     n_groups = int(labels.max()) + 1
     notes = []
     if n_groups < params.n_clusters:
-        notes.append(
-            f"{params.n_clusters:,} groups were asked for and {n_groups:,} found: "
-            "there are fewer distinct points than groups"
-        )
+        # cuML, unlike the CPU, also leaves a group empty that has lost its points.
+        why = "" if backend.device == "gpu" else ": there are fewer distinct points than groups"
+        notes.append(f"{params.n_clusters:,} groups were asked for and {n_groups:,} found{why}")
     tell(1.0)
     return Clustering(
         labels=labels,
@@ -245,21 +258,55 @@ def _fit_on_gpu(vectors: Array, params: KMeansParams) -> dict[str, Any]:
 
     needed = estimate("kmeans", len(vectors), vectors.shape[1], params, "gpu")
     with device_memory_errors(needed):
-        points = cupy.asarray(vectors)
-        # cuML's distances come from a float32 matrix product: a common offset costs digits.
-        points = points - points.mean(axis=0, dtype=cupy.float64).astype(cupy.float32)
+        points = centred_copy(vectors, cupy)
+        tolerance, scale = _cuml_tolerance(params.tol, _mean_variance(points))
+        points *= cupy.float32(scale)
         model = KMeans(
             n_clusters=params.n_clusters,
             init=params.init,
             n_init=_n_starts(params),
             max_iter=params.max_iter,
-            tol=params.tol,
+            tol=tolerance,
             random_state=params.random_state,
-            output_type="numpy",
+            output_type="cupy",
         ).fit(points)
+        labels = on_host(model.labels_)
+        # cuML's own sum is in float32 and from the expanded form of the distances.
+        with worker_threads(1) as each:
+            distances = squared_distances(points, model.cluster_centers_, labels, each)
         return {
-            "labels": np.asarray(model.labels_, dtype=np.int32),
-            "inertia": float(model.inertia_),
-            "n_iter": int(model.n_iter_),
-            "converged": int(model.n_iter_) < params.max_iter,
+            "labels": labels.astype(np.int32),
+            "inertia": float(distances.sum(dtype=np.float64)) / scale**2,
+            # One more than max_iter where the limit ended it.
+            "n_iter": min(int(model.n_iter_), params.max_iter),
+            "converged": int(model.n_iter_) <= params.max_iter,
         }
+
+
+def _mean_variance(points: Array) -> float:
+    """Give the mean variance of the dimensions of centred points."""
+    blocks = row_blocks(len(points), 4 * points.shape[1], block_bytes_of(points))
+    total = math.fsum(float(squared_lengths(points[rows]).sum(dtype=np.float64)) for rows in blocks)
+    return total / (len(points) * int(points.shape[1]))
+
+
+def _cuml_tolerance(tol: float, variance: float) -> tuple[float, float]:
+    """Say scikit-learn's stopping rule in cuML's terms.
+
+    scikit-learn ends a start when the centroids' summed squared shift is at most `tol` times the
+    mean variance. cuML compares the shift with `tol` itself, and ends as well once an iteration
+    lowers the inertia by less than a share `tol` of it; it refuses 0. So points are scaled until
+    a tolerance that makes the second rule harmless is the first rule's.
+
+    Returns
+    -------
+    tolerance : float
+        To give to cuML.
+    scale : float
+        To multiply the points by.
+    """
+    if not variance:
+        return CUML_TOLERANCE, 1.0
+    tolerance = min(tol, CUML_TOLERANCE) or SMALLEST_CUML_TOLERANCE
+    wanted_variance = tolerance / tol if tol else 1.0
+    return tolerance, math.sqrt(wanted_variance / variance)

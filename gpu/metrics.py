@@ -66,7 +66,7 @@ def quality(
     vectors : array of shape (n_points, n_dims), float32
         Usable rows; NumPy or CuPy. Not modified.
     labels : array of shape (n_points,), int32
-        0 to n_groups - 1, each of them used; `NOISE` for none.
+        0 to n_groups - 1, each of them used; `NOISE` for none. NumPy.
     metric : {"cosine", "dot", "euclidean"}
     sample_size : int
         Most grouped points that silhouette looks at; it compares each with every other.
@@ -74,15 +74,14 @@ def quality(
         Of that sample.
     """
     angular = is_angular(metric)
-    points = on_host(vectors)
-    points = unit_rows(points) if angular else points
+    points = unit_rows(vectors) if angular else vectors
     n_groups = int(labels.max(initial=NOISE)) + 1
     members = members_of(labels, n_groups)
     grouped = np.flatnonzero(labels != NOISE)
     with worker_threads() as each:
         bouldin, harabasz = _spread_indices(points, labels, members, each)
         sample = grouped[sample_rows(len(grouped), sample_size, seed)]
-        silhouette = _silhouette(points[sample], labels[sample], angular, each)
+        silhouette = _silhouette(on_host(points[sample]), labels[sample], angular, each)
     return Quality(
         silhouette=silhouette,
         davies_bouldin=bouldin,

@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import numpy as np
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -25,6 +27,11 @@ def n_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def threads_for(array: Any) -> int | None:
+    """Give the number of threads for work on an array: 1 on the GPU, else one per core (None)."""
+    return None if isinstance(array, np.ndarray) else 1
+
+
 @contextmanager
 def worker_threads(n_threads: int | None = None) -> Iterator[Each]:
     """Give a function that maps over a pool of threads, with BLAS held to one thread each.
@@ -34,7 +41,8 @@ def worker_threads(n_threads: int | None = None) -> Iterator[Each]:
     Parameters
     ----------
     n_threads : int or None
-        None: one per core.
+        None: one per core. With 1 the work is done in the calling thread, as is right for work
+        on a GPU.
     """
     # Finds the BLAS libraries that are loaded; imported late, with the first fit.
     from threadpoolctl import threadpool_limits
@@ -44,8 +52,8 @@ def worker_threads(n_threads: int | None = None) -> Iterator[Each]:
 
         def each(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
             todo = list(items)
-            if len(todo) == 1:  # Handing it over would cost more than it gains.
-                return [work(todo[0])]
+            if len(todo) == 1 or n_threads == 1:  # Handing it over would cost, and gain nothing.
+                return [work(item) for item in todo]
             return list(pool.map(work, todo))
 
         yield each

@@ -11,12 +11,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu.backend import array_module
 from gpu.errors import InvalidParametersError, InvalidVectorsError, Violation
 from gpu.groups import squared_distances
 from gpu.lloyd import nearest
 from gpu.parallel import worker_threads
 from gpu.params import NOISE
-from gpu.vectors import is_angular, on_host, unit_rows
+from gpu.vectors import (
+    DEVICE_BLOCK_BYTES,
+    beside,
+    is_angular,
+    on_host,
+    row_blocks,
+    squared_lengths,
+    unit_rows,
+)
 
 Array = Any
 
@@ -58,6 +67,7 @@ def assign_rest(
     vectors : array of shape (n_points, n_dims), float32
         Usable rows; NumPy or CuPy.
     centroids : array of shape (n_groups, n_dims), float32
+        NumPy.
     radii : array of shape (n_groups,), float32, or None
         For methods with noise: a row farther from its nearest centroid than that group's radius,
         in the metric, is noise. None: every row is assigned.
@@ -66,9 +76,9 @@ def assign_rest(
     Returns
     -------
     array of shape (n_points,), int32
-        Group numbers, or `NOISE`.
+        Group numbers, or `NOISE`. NumPy.
     """
-    points = on_host(vectors)
+    points = vectors
     if points.ndim != 2 or centroids.ndim != 2 or points.shape[1] != centroids.shape[1]:
         raise InvalidVectorsError(
             f"vectors of shape {points.shape} do not fit centroids of shape {centroids.shape}"
@@ -78,16 +88,33 @@ def assign_rest(
     angular = is_angular(metric)
     points = unit_rows(points) if angular else points
     targets = unit_rows(centroids) if angular else centroids
-    labels = np.empty(len(points), dtype=np.int32)
     # Differences to a common origin near the data: float32 scores lose digits far from it.
     origin = np.zeros_like(targets[0]) if angular else targets.mean(axis=0)
     with worker_threads() as each:
-        for start in range(0, len(points), CHUNK_ROWS):
-            rows = slice(start, start + CHUNK_ROWS)
-            block = points[rows] if angular else points[rows] - origin
-            labels[rows] = nearest(block, targets - origin, each)
+        if not isinstance(points, np.ndarray):
+            labels = _nearest_on_device(points, targets - origin, origin)
+        else:
+            labels = np.empty(len(points), dtype=np.int32)
+            for start in range(0, len(points), CHUNK_ROWS):
+                rows = slice(start, start + CHUNK_ROWS)
+                block = points[rows] if angular else points[rows] - origin
+                labels[rows] = nearest(block, targets - origin, each)
         if radii is not None:
             squares = squared_distances(points, targets, labels, each)
             distances = squares / 2 if angular else np.sqrt(squares)
             labels[distances > np.asarray(radii)[labels]] = NOISE
     return labels
+
+
+def _nearest_on_device(points: Array, targets: Array, origin: Array) -> NDArray[np.int32]:
+    xp = array_module(points)
+    targets, origin = beside(targets, points), beside(origin, points)
+    half_squares = squared_lengths(targets) / 2
+    labels = xp.empty(len(points), dtype=np.int32)
+    row_bytes = 4 * (len(targets) + points.shape[1])
+    for rows in row_blocks(len(points), row_bytes, DEVICE_BLOCK_BYTES):
+        # |x - c|**2 / 2 without |x|**2 / 2, which is the same for every c; and negated.
+        scores = (points[rows] - origin) @ targets.T
+        scores -= half_squares
+        labels[rows] = scores.argmax(axis=1)
+    return np.asarray(on_host(labels))

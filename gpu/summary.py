@@ -12,11 +12,20 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu.backend import array_module
 from gpu.errors import InvalidParametersError, Violation
 from gpu.groups import Members, group_sums, members_of, squared_distances
-from gpu.parallel import Each, worker_threads
+from gpu.parallel import Each, threads_for, worker_threads
 from gpu.params import NOISE
-from gpu.vectors import is_angular, on_host, row_blocks, unit_rows
+from gpu.vectors import (
+    beside,
+    block_bytes_of,
+    is_angular,
+    on_host,
+    row_blocks,
+    squared_lengths,
+    unit_rows,
+)
 
 Array = Any
 Centroid = Literal["mean", "median", "medoid"]
@@ -30,7 +39,7 @@ EXACT_MEDOID_POINTS = 20_000
 
 @dataclass(frozen=True)
 class Summary:
-    """The groups of a clustering, described.
+    """The groups of a clustering, described; every array is NumPy.
 
     Attributes
     ----------
@@ -59,7 +68,7 @@ def summarize(
     vectors : array of shape (n_points, n_dims), float32
         Usable rows; NumPy or CuPy. Not modified.
     labels : array of shape (n_points,), int32
-        0 to n_groups - 1, each of them used; `NOISE` for none.
+        0 to n_groups - 1, each of them used; `NOISE` for none. NumPy.
     metric : {"cosine", "dot", "euclidean"}
     centroid : {"mean", "median", "medoid"}
         The mean of the members, the median of each dimension, or the member with the least
@@ -86,11 +95,10 @@ def summarize(
             ]
         )
     angular = is_angular(metric)
-    points = on_host(vectors)
-    points = unit_rows(points) if angular else points
+    points = unit_rows(vectors) if angular else vectors
     n_groups = int(labels.max(initial=NOISE)) + 1
     members = members_of(labels, n_groups)
-    with worker_threads() as each:
+    with worker_threads(threads_for(points)) as each:
         centroids = _centroids(points, members, centroid, angular, each)
         if not n_groups:
             squares = np.full(len(points), np.nan, dtype=np.float32)
@@ -114,7 +122,8 @@ def _centroids(
 
     def medoid(group: int) -> Array:
         rows = _rows(members, group)
-        return points[rows[_medoid(points, rows, means[group], angular)]]
+        mean = beside(means[group], points)
+        return on_host(points[rows[_medoid(points, rows, mean, angular)]])
 
     chosen = each(median if centroid == "median" else medoid, groups)
     centroids = np.array(chosen, dtype=np.float32).reshape(means.shape)
@@ -128,40 +137,38 @@ def _rows(members: Members, group: int) -> NDArray[np.int64]:
 def _unit_centroids(centroids: Array, points: Array, members: Members) -> NDArray[np.float32]:
     lengths = np.linalg.norm(centroids.astype(np.float64), axis=1)
     opposed = lengths < 1e-6  # What is left of unit members that cancel out is rounding.
-    centroids[opposed] = points[members.rows[members.starts[:-1][opposed]]]
+    centroids[opposed] = on_host(points[members.rows[members.starts[:-1][opposed]]])
     lengths[opposed] = 1
     return np.asarray(centroids / lengths[:, None], dtype=np.float32)
 
 
 def _median(points: Array, rows: NDArray[np.int64]) -> Array:
     # A few dimensions at a time: a large group is most of the matrix.
-    columns = row_blocks(points.shape[1], 4 * len(rows))
-    return np.concatenate([np.median(points[rows, part], axis=0) for part in columns])
+    xp = array_module(points)
+    columns = row_blocks(points.shape[1], 4 * len(rows), block_bytes_of(points))
+    medians = [xp.median(points[rows, part], axis=0) for part in columns]
+    return on_host(xp.concatenate(medians))
 
 
 def _medoid(points: Array, rows: NDArray[np.int64], mean: Array, angular: bool) -> int:
+    xp, block_bytes = array_module(points), block_bytes_of(points)
     if angular or len(rows) > EXACT_MEDOID_POINTS:
         # Squared distances sum to n * |x - mean|**2 plus the same for every x, and the cosine
         # distance is half the square: for it the member nearest to the mean is exact.
-        blocks = row_blocks(len(rows), 4 * points.shape[1])
-        return int(
-            np.concatenate([_squares(points[rows[part]] - mean) for part in blocks]).argmin()
-        )
+        blocks = row_blocks(len(rows), 4 * points.shape[1], block_bytes)
+        squares = [squared_lengths(points[rows[part]] - mean) for part in blocks]
+        return int(xp.concatenate(squares).argmin())
     centred = points[rows] - mean  # Squares of differences then keep their digits.
-    squares = _squares(centred)
-    totals = np.empty(len(rows))
-    for part in row_blocks(len(rows), 4 * len(rows)):
+    squares = squared_lengths(centred)
+    totals = xp.empty(len(rows))
+    for part in row_blocks(len(rows), 4 * len(rows), block_bytes):
         block = centred[part] @ centred.T
         block *= -2
         block += squares
         block += squares[part, None]
-        np.maximum(block, 0, out=block)
-        totals[part] = np.sqrt(block, out=block).sum(axis=1, dtype=np.float64)
+        xp.maximum(block, 0, out=block)
+        totals[part] = xp.sqrt(block, out=block).sum(axis=1, dtype=np.float64)
     return int(totals.argmin())
-
-
-def _squares(rows: Array) -> Array:
-    return np.einsum("ij,ij->i", rows, rows)
 
 
 def _radii(distances: NDArray[np.float32], members: Members) -> NDArray[np.float32]:

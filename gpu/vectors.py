@@ -21,15 +21,30 @@ Array = Any
 BLOCK_BYTES = 4 << 20
 """Rows are walked in blocks of about this size, so that what is derived from them stays small."""
 
+DEVICE_BLOCK_BYTES = 64 << 20
+"""The same for rows on the GPU, where each block costs several kernel launches."""
+
 UNIT_TOLERANCE = 1e-5
 """Rows whose length is this close to 1 count as unit: a cosine distance then errs by 1e-10."""
 
 
-def row_blocks(n_points: int, row_bytes: int) -> Iterator[slice]:
-    """Cut rows into slices of about `BLOCK_BYTES`; the cut depends on the shape alone."""
-    step = max(1, BLOCK_BYTES // max(1, row_bytes))
+def row_blocks(n_points: int, row_bytes: int, block_bytes: int | None = None) -> Iterator[slice]:
+    """Cut rows into slices of about `block_bytes`; the cut depends on the shape alone.
+
+    Parameters
+    ----------
+    n_points, row_bytes : int
+    block_bytes : int or None
+        None: `BLOCK_BYTES`.
+    """
+    step = max(1, (block_bytes or BLOCK_BYTES) // max(1, row_bytes))
     for start in range(0, n_points, step):
         yield slice(start, min(start + step, n_points))
+
+
+def block_bytes_of(vectors: Array) -> int:
+    """Give the size of block that suits where the vectors are."""
+    return BLOCK_BYTES if isinstance(vectors, np.ndarray) else DEVICE_BLOCK_BYTES
 
 
 def is_angular(metric: str) -> bool:
@@ -75,7 +90,7 @@ def usable_rows(vectors: Array, metric: str) -> Array:
     xp = array_module(vectors)
     require_direction = metric in ("cosine", "dot")
     usable = xp.empty(len(vectors), dtype=bool)
-    for rows in row_blocks(len(vectors), 4 * vectors.shape[1]):
+    for rows in row_blocks(len(vectors), 4 * vectors.shape[1], block_bytes_of(vectors)):
         block = vectors[rows]
         usable[rows] = xp.isfinite(block).all(axis=1)
         if require_direction:
@@ -136,7 +151,7 @@ def unit_rows(vectors: Array) -> Array:
     if bool((xp.abs(lengths - 1) <= UNIT_TOLERANCE).all()):
         return vectors
     scaled = xp.empty_like(vectors)
-    for rows in row_blocks(len(vectors), 8 * vectors.shape[1]):
+    for rows in row_blocks(len(vectors), 8 * vectors.shape[1], block_bytes_of(vectors)):
         scaled[rows] = vectors[rows] / lengths[rows, None]
     return scaled
 
@@ -145,12 +160,47 @@ def _row_lengths(vectors: Array) -> Array:
     # In float64: the square of a large or tiny float32 is beyond float32's range.
     xp = array_module(vectors)
     lengths = xp.empty(len(vectors), dtype=xp.float64)
-    for rows in row_blocks(len(vectors), 8 * vectors.shape[1]):
+    for rows in row_blocks(len(vectors), 8 * vectors.shape[1], block_bytes_of(vectors)):
         block = vectors[rows].astype(xp.float64)
-        lengths[rows] = xp.sqrt(xp.einsum("ij,ij->i", block, block))
+        lengths[rows] = xp.sqrt(squared_lengths(block))
     return lengths
+
+
+def squared_lengths(rows: Array) -> Array:
+    """Sum the squares of each row, on the rows' device and in their type."""
+    if isinstance(rows, np.ndarray):
+        return np.einsum("ij,ij->i", rows, rows)
+    # CuPy's einsum would make this a batch of one-row matrix products.
+    return (rows * rows).sum(axis=1)
 
 
 def on_host(array: Array) -> Array:
     """Give the array as NumPy; no copy when it is one."""
     return array if isinstance(array, np.ndarray) else array.get()
+
+
+def beside(array: Array, other: Array) -> Array:
+    """Give the array where the other one is; no copy when it is there."""
+    return on_host(array) if isinstance(other, np.ndarray) else array_module(other).asarray(array)
+
+
+def centred_copy(vectors: Array, xp: Any) -> Array:
+    """Copy vectors to a device with their mean taken off.
+
+    cuML's distances come from a float32 matrix product, which a common offset costs digits.
+
+    Parameters
+    ----------
+    vectors : array of shape (n_points, n_dims), float32
+        NumPy or an array of `xp`. Not modified.
+    xp : module
+        cupy.
+
+    Returns
+    -------
+    array of shape (n_points, n_dims), float32
+        Of `xp`, C-contiguous.
+    """
+    points = xp.array(vectors, order="C")
+    points -= points.mean(axis=0, dtype=xp.float64).astype(xp.float32)
+    return points

@@ -238,8 +238,9 @@ def test_what_is_no_float32_matrix_is_refused(vectors):
 @pytest.mark.parametrize(
     ("params", "said"),
     [
-        ({"min_samples": 1024}, r"min_samples = 1024 .* 1 to 1,023"),
-        ({"min_cluster_size": 1050}, r"min_samples = 1050 .* 1 to 1,023"),
+        ({"min_samples": 1}, r"min_samples = 1 .* 2 to 1,024"),
+        ({"min_samples": 1025}, r"min_samples = 1025 .* 2 to 1,024"),
+        ({"min_cluster_size": 1050}, r"min_samples = 1050 .* 2 to 1,024"),
         ({"alpha": 1.5}, r"alpha = 1.5 .* multiplies"),
     ],
 )
