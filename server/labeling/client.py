@@ -60,11 +60,14 @@ class Failure:
         ``request``: this prompt was refused, another may pass. ``settings``: no request of
         this run can succeed. ``passing``: the provider is away, slow or busy.
     why : str
-        For the run's errors; holds no key and nothing of a prompt but what a provider quotes.
+        The same words for the same fault, so that groups can be gathered under it.
+    detail : str
+        What this time was told; holds no key, and of a prompt only what a provider quotes.
     """
 
     kind: FailureKind
     why: str
+    detail: str = ""
 
 
 @dataclass
@@ -107,7 +110,7 @@ class ModelClient:
                 max_retries=0,
             )
         except Exception as error:  # Whatever the package and its HTTP library dislike.
-            return Failure("settings", f"cannot be asked: {self._tidy(str(error))}")
+            return Failure("settings", "cannot be asked", self._tidy(str(error)))
         # The package takes these from the environment, and would send them to any provider.
         client.organization = client.project = None
         self._client = client
@@ -149,12 +152,14 @@ class ModelClient:
                 return outcome
             failure = outcome
             if retry_after_s and retry_after_s > MAX_RETRY_AFTER_S:
-                return Failure("passing", f"{failure.why}; it asks to wait {retry_after_s:.0f} s")
+                too_long = f"it asks to wait {retry_after_s:.0f} s"
+                return Failure("passing", failure.why, f"{failure.detail}; {too_long}".lstrip("; "))
             if retry_after_s:
                 self._quiet_until = max(self._quiet_until, time.monotonic() + retry_after_s)
             elif attempt + 1 < self._settings.max_attempts:
                 await asyncio.sleep(self._backoff_s(attempt))
-        return Failure("passing", f"{failure.why} ({self._settings.max_attempts} attempts)")
+        why = f"{failure.why} in {self._settings.max_attempts} attempts"
+        return Failure("passing", why, failure.detail)
 
     async def _wait_until_welcome(self) -> None:
         # Asked again after each sleep: another request may have been told to wait longer.
@@ -188,9 +193,9 @@ class ModelClient:
             return self._status_failure(error), _retry_after_s(error.response.headers)
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
-            return Failure("passing", f"no connection: {self._tidy(str(cause))}"), None
+            return Failure("passing", "no connection", self._tidy(str(cause))), None
         except openai.OpenAIError as error:
-            return Failure("request", self._tidy(str(error))), None
+            return Failure("request", type(error).__name__, self._tidy(str(error))), None
         return self._read(response.content), None
 
     def _read(self, body: bytes) -> Answer | Failure:
@@ -215,12 +220,13 @@ class ModelClient:
         if status in (401, 403):  # Their texts quote keys, so they are not passed on.
             return Failure("settings", f"the key was refused (HTTP {status})")
         told = error.body.get("message") if isinstance(error.body, dict) else None
-        why = f"HTTP {status}: {self._tidy(told if isinstance(told, str) else error.message)}"
+        detail = self._tidy(told if isinstance(told, str) else error.message)
+        kind: FailureKind = "request"
         if status in _SETTINGS_STATUS or error.code in _UNPAID_CODES:
-            return Failure("settings", why)
-        if status in _PASSING_STATUS or status >= 500:
-            return Failure("passing", why)
-        return Failure("request", why)
+            kind = "settings"
+        elif status in _PASSING_STATUS or status >= 500:
+            kind = "passing"
+        return Failure(kind, f"HTTP {status}", detail)
 
     def _tidy(self, text: str) -> str:
         """Put a foreign text on one short line without the key."""

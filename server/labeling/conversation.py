@@ -44,7 +44,7 @@ async def ask_for_reply(
         return _checked(await client.ask(repeated, shape), wanted)
     except Exception as error:
         _log.exception("a group could not be named")
-        return Failure("request", f"unexpected {type(error).__name__}, see the server's log")
+        return Failure("request", f"unexpected {type(error).__name__}", "see the server's log")
 
 
 def _checked(answer: Answer | Failure, wanted: Wanted) -> Reply | Fault | Failure:

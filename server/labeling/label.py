@@ -7,7 +7,6 @@ says why. Each group is asked for on its own, so its documents touch no other gr
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypedDict
@@ -112,7 +111,7 @@ def label_groups(
             names.append(GroupName(reply.label, reply.summary, keywords))
     return LabelingReport(
         names=unique_names(names, words),
-        errors=[f"{why}: {_groups(hit, ids)}" for why, hit in work.errors.items()],
+        errors=[hit.line(why, ids) for why, hit in work.errors.items()],
         warnings=work.warnings(ids),
         usage=work.usage(),
     )
@@ -126,6 +125,19 @@ def _groups(positions: Sequence[int], ids: Sequence[str]) -> str:
 
 
 @dataclass
+class _Hit:
+    """The groups that one error hit, and what was told the first time."""
+
+    detail: str = ""
+    positions: list[int] = field(default_factory=list)
+
+    def line(self, why: str, ids: Sequence[str]) -> str:
+        """Write the error's line."""
+        told = f"{why}: {self.detail}" if self.detail else why
+        return f"{told}: {_groups(self.positions, ids)}"
+
+
+@dataclass
 class _Naming:
     """One run's naming, under way."""
 
@@ -135,9 +147,10 @@ class _Naming:
     cache: LabelCache | None
     progress: Progress | None
     replies: dict[int, Reply] = field(default_factory=dict)
-    errors: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    errors: dict[str, _Hit] = field(default_factory=dict)
     n_cached: int = 0
     _empty: list[int] = field(default_factory=list)
+    _spared: list[int] = field(default_factory=list)
     _keys: dict[int, str] = field(default_factory=dict)
     _spent: Usage = field(default_factory=Usage)
     _stopped_by: str | None = None
@@ -146,6 +159,7 @@ class _Naming:
     def __post_init__(self) -> None:
         self.model = self.settings.model(self.config.model_name)
         self.provider_name = infer_provider(self.config.provider, self.model)
+        self.provider = self.settings.provider(self.provider_name)
         self.wanted = Wanted(self.config.include_summary, self.config.include_keywords)
         if self.config.cache_ttl_seconds == 0:
             self.cache = None
@@ -153,24 +167,27 @@ class _Naming:
     def run(self) -> None:
         """Fill `replies` from the cache and the model, and `errors` with what failed."""
         pending = [position for position in range(len(self.samples)) if self._is_open(position)]
+        most = self.settings.max_groups
+        pending, self._spared = pending[:most], pending[most:]
         if not pending:
             return
-        provider = self.settings.provider(self.provider_name)
-        if provider is None:
-            why = f"{self.provider_name} is not configured on this server"
-            self.errors[why] += pending
+        if self.provider is None:
+            self._note(f"{self.provider_name} is not configured on this server", "", pending)
             return
-        asyncio.run(self._ask_all(provider, pending))
+        asyncio.run(self._ask_all(self.provider, pending))
         if self.cache is not None:
             self.cache.sweep()
 
     def warnings(self, ids: Sequence[str]) -> list[str]:
-        """Say which groups had nothing to read."""
-        if not self._empty:
-            return []
-        return [
-            f"llm_labeling: no text to read, so no model was asked: {_groups(self._empty, ids)}"
-        ]
+        """Say which groups were not asked for, though nothing failed."""
+        told = []
+        if self._empty:
+            why = "no text to read, so no model was asked"
+            told.append(f"llm_labeling: {why}: {_groups(self._empty, ids)}")
+        if self._spared:
+            why = f"this server asks for {self.settings.max_groups:,} groups a run at most"
+            told.append(f"llm_labeling: {why}, not asked: {_groups(self._spared, ids)}")
+        return told
 
     def usage(self) -> LabelingUsage:
         """Add up what was spent."""
@@ -204,6 +221,7 @@ class _Naming:
         return content_key(
             {
                 "provider": self.provider_name,
+                "address": self.provider.base_url if self.provider else None,
                 "model": self.model,
                 "prompt_version": prompts.PROMPT_VERSION,
                 "messages": self._messages(texts),
@@ -218,7 +236,7 @@ class _Naming:
         client = ModelClient(provider, self.model, self.settings, self.config.parameters)
         self._spent = client.usage
         if (failure := client.open()) is not None:
-            self.errors[f"{self.provider_name} ({self.model}): {failure.why}"] += pending
+            self._note(f"{self._who}: {failure.why}", failure.detail, pending)
             return
         try:
             # The first goes alone: it finds a wrong key, or a provider without schemas.
@@ -235,7 +253,7 @@ class _Naming:
 
     async def _ask_group(self, client: ModelClient, position: int) -> None:
         if self._stopped_by is not None:
-            self.errors[self._stopped_by].append(position)
+            self._note(self._stopped_by, "", [position])
             return
         texts = [sample for sample in self.samples[position] if sample]
         outcome = await ask_for_reply(client, self._messages(texts), self.wanted)
@@ -249,24 +267,30 @@ class _Naming:
         self._tell()
 
     def _note_failure(self, position: int, outcome: Fault | Failure) -> None:
-        who = f"{self.provider_name} ({self.model})"
         if isinstance(outcome, Fault):  # The provider is well; the next group may fare better.
             self._failed_in_a_row = 0
-            self.errors[f"{who}: the answer could not be used: {outcome.why}"].append(position)
+            self._note(f"{self._who}: the answer could not be used", outcome.why, [position])
             return
-        why = f"{who}: {outcome.why}"
-        self.errors[why].append(position)
+        why = f"{self._who}: {outcome.why}"
+        self._note(why, outcome.detail, [position])
         self._failed_in_a_row += 1
         if outcome.kind == "settings":
             self._stopped_by = why
         elif self._failed_in_a_row >= GIVE_UP_AFTER and self._stopped_by is None:
-            self._stopped_by = f"{who}: not asked after {GIVE_UP_AFTER} failures in a row"
+            self._stopped_by = f"{self._who}: not asked after {GIVE_UP_AFTER} failures in a row"
+
+    def _note(self, why: str, detail: str, positions: Sequence[int]) -> None:
+        self.errors.setdefault(why, _Hit(detail)).positions.extend(positions)
+
+    @property
+    def _who(self) -> str:
+        return f"{self.provider_name} ({self.model})"
 
     def _messages(self, texts: Sequence[Sample]) -> list[dict[str, str]]:
         return question(texts, notes(self.config), self.wanted)
 
     def _tell(self) -> None:
         if self.progress is not None:
-            n_failed = sum(len(hit) for hit in self.errors.values())
-            n_done = len(self.replies) + len(self._empty) + n_failed
+            n_failed = sum(len(hit.positions) for hit in self.errors.values())
+            n_done = len(self.replies) + len(self._empty) + len(self._spared) + n_failed
             self.progress(n_done, len(self.samples))

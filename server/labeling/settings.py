@@ -87,6 +87,8 @@ class LabelingSettings:
     backoff_s : float
         Pause after the first passing fault; doubled for each further one, plus up to a
         quarter of it by chance. A provider's ``retry-after`` wins.
+    max_groups : int
+        Groups that one run may ask for, the first ones; the rest keeps fallback names.
     prices : mapping of str to Price
         By model name.
     """
@@ -97,10 +99,11 @@ class LabelingSettings:
     timeout_s: float = 30.0
     max_attempts: int = 4
     backoff_s: float = 0.5
+    max_groups: int = 5_000
     prices: Mapping[str, Price] = field(default_factory=lambda: dict(DEFAULT_PRICES))
 
     def __post_init__(self) -> None:
-        for name in ("concurrency", "timeout_s", "max_attempts"):
+        for name in ("concurrency", "timeout_s", "max_attempts", "max_groups"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
 

@@ -118,7 +118,7 @@ def test_an_address_that_is_none_is_the_operators_fault() -> None:
     assert "no http(s) address" in violation.description
 
 
-@pytest.mark.parametrize("name", ["concurrency", "timeout_s", "max_attempts"])
+@pytest.mark.parametrize("name", ["concurrency", "timeout_s", "max_attempts", "max_groups"])
 def test_settings_are_above_zero(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be above 0, got 0"):
         LabelingSettings(**{name: 0})

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import threading
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -142,16 +145,27 @@ def test_retry_after_holds_back_every_request(chat: ChatServer, settings: Labeli
     assert times[2] - times[1] >= 0.4
 
 
+@pytest.mark.parametrize(
+    "wait",
+    [
+        {"retry_after": "3600"},
+        {"retry_after": format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)},
+        {"retry_after_ms": "3600000", "retry_after": "1"},
+    ],
+    ids=["seconds", "date", "milliseconds"],
+)
 def test_a_wait_that_is_too_long_is_not_waited_for(
-    chat: ChatServer, settings: LabelingSettings
+    chat: ChatServer, settings: LabelingSettings, wait: dict[str, str]
 ) -> None:
-    chat.answer_in_turn(failure(429, "slow down", retry_after="3600"))
+    chat.answer_in_turn(failure(429, "slow down", **wait))
 
     report = label_groups(samples(1), config(), settings, words=[["apple", "pear"]])
 
     assert labels(report) == ["apple, pear"]
     assert len(chat.received) == 1
-    assert "asks to wait 3600 s" in report.errors[0]
+    seconds = re.search(r"HTTP 429: slow down; it asks to wait (\d+) s: ", report.errors[0])
+    assert seconds is not None
+    assert 3400 < int(seconds[1]) <= 3600
 
 
 def test_a_fault_that_stays_leaves_a_fallback_and_one_line(
@@ -169,7 +183,7 @@ def test_a_fault_that_stays_leaves_a_fallback_and_one_line(
     assert labels(report) == ["About apples", "sail, mast, keel", "Cluster 2"]
     assert report.names[1].keywords == ("sail", "mast", "keel", "hull")
     assert report.errors == [
-        "openai (gpt-4o-mini-2024-07-18): HTTP 500: it is down (3 attempts): groups cl_1, cl_2"
+        "openai (gpt-4o-mini-2024-07-18): HTTP 500 in 3 attempts: it is down: groups cl_1, cl_2"
     ]
 
 
@@ -414,6 +428,33 @@ def test_a_group_without_text_is_not_asked_for(
     assert len(chat.received) == 1
 
 
+def test_one_fault_is_one_line_whatever_is_told(
+    chat: ChatServer, settings: LabelingSettings
+) -> None:
+    chat.answering = lambda request: failure(400, f"no, request {len(chat.received)}")
+
+    report = label_groups(samples(3), config(), replace(settings, concurrency=1))
+
+    assert report.errors == [
+        "openai (gpt-4o-mini-2024-07-18): HTTP 400: no, request 1: groups cl_0, cl_1, cl_2"
+    ]
+
+
+def test_no_more_groups_are_asked_for_than_the_server_allows(
+    chat: ChatServer, settings: LabelingSettings
+) -> None:
+    report = label_groups(
+        samples(4), config(), replace(settings, max_groups=2), words=[[], [], [], ["waltz"]]
+    )
+
+    assert labels(report) == ["About apples", "About boats", "Cluster 2", "waltz"]
+    assert len(chat.received) == 2
+    assert report.errors == []
+    assert report.warnings == [
+        "llm_labeling: this server asks for 2 groups a run at most, not asked: groups cl_2, cl_3"
+    ]
+
+
 def test_no_groups_ask_for_nothing(chat: ChatServer, settings: LabelingSettings) -> None:
     report = label_groups([], config(), settings)
 
@@ -465,6 +506,11 @@ def test_known_content_is_not_asked_for_again(
         {"include_summary": False},
         {"parameters": {"temperature": 1}},
         {"cache_ttl_seconds": 0},
+        {
+            "labeling_inputs": {
+                "input_mappings": [{"input_key": "n", "path": "books", "source_type": "literal"}]
+            }
+        },
     ],
 )
 def test_another_question_is_no_cache_hit(
