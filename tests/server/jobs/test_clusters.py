@@ -13,6 +13,7 @@ from server.jobs import moves
 from server.jobs.clusters import Clusters
 from server.jobs.ledger import utc_now
 from server.jobs.model import ClusterRecord, NamespaceRecord
+from server.jobs.parents import Parents
 from server.jobs.removal import Removal
 from server.qdrant.client import QdrantAddress, connect_async
 from server.stores.sqlite import SqliteStore
@@ -59,7 +60,12 @@ def bench(store: InterruptedStore, tmp_path: Path) -> Bench:
 async def clusters(bench: Bench) -> AsyncIterator[Clusters]:
     client = connect_async(NOWHERE)
     yield Clusters(
-        bench.store, bench.events, client, wake=lambda: None, interrupt=lambda run_id: None
+        bench.store,
+        bench.events,
+        client,
+        Parents(bench.store, str(bench.artifacts)),
+        wake=lambda: None,
+        interrupt=lambda run_id: None,
     )
     await client.close()
 
