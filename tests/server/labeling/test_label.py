@@ -245,6 +245,18 @@ def test_a_misconfigured_provider_stops_all_at_once(
     assert KEY not in report.errors[0]
 
 
+def test_what_a_provider_quotes_is_shown_without_the_key(
+    chat: ChatServer, settings: LabelingSettings
+) -> None:
+    chat.answering = lambda request: failure(400, f"odd\n header \x1b[1m{KEY}; " + "x" * 500)
+
+    (error,) = label_groups(samples(1), config(), settings).errors
+
+    assert "odd header [1m***; xxx" in error
+    assert KEY not in error
+    assert len(error) < 300
+
+
 def test_a_provider_without_key_is_one_error(settings: LabelingSettings) -> None:
     report = label_groups(samples(2), config(model_name="claude-haiku"), settings)
 
@@ -467,10 +479,14 @@ def test_no_more_requests_at_once_than_allowed(
     chat: ChatServer, settings: LabelingSettings
 ) -> None:
     both = threading.Barrier(2, timeout=10)
+    too_many = threading.Event()
 
     def answering(request: Received) -> Response:
         if "apples" not in request.user_text:  # The first group is asked for alone.
             both.wait()
+            if chat.most_at_once > 2:
+                too_many.set()
+            too_many.wait(0.1)  # Time for a third to come, if one would.
         return name_by_first_text(request)
 
     chat.answering = answering
