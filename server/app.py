@@ -7,6 +7,7 @@ api ──▶ Clusters ──▶ store ◀── RunQueue ──▶ RunningRun �
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from contextlib import AsyncExitStack
 from typing import Self
 
@@ -22,11 +23,12 @@ from server.jobs.model import ClusterRecord, NamespaceRecord, OutputCollection, 
 from server.jobs.parents import Parents
 from server.jobs.queue import QueueSettings, RunQueue
 from server.jobs.removal import Removal
+from server.jobs.results import Results
 from server.jobs.running import RunningRun, Workplace
 from server.jobs.spec import RunSpec
 from server.qdrant.client import QdrantAddress, connect_async
 from server.qdrant.embedded import attach_or_start
-from server.results.outputs import plan_output
+from server.results.outputs import plan_output, slug
 from server.stores.base import JobStore
 from server.stores.choice import make_store
 from server.tenancy import Tenancy, qdrant_name
@@ -44,8 +46,7 @@ class App:
     qdrant_address: QdrantAddress
     tenancy: Tenancy
     clusters: Clusters
-    findings: Findings
-    removal: Removal
+    results: Results
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -124,10 +125,24 @@ class App:
             interrupt=self._queue.interrupt,
             limits=Limits(active_runs=settings.max_active_runs),
         )
-        self.findings = Findings(self.clusters, settings.artifacts, client)
-        self.removal = Removal(
-            self.clusters, self.store, self.events, self.qdrant_address, settings.artifacts
+        self.results = Results.of(
+            self.clusters,
+            self.store,
+            self.events,
+            client,
+            self.qdrant_address,
+            settings.artifacts,
         )
+
+    @property
+    def findings(self) -> Findings:
+        """What runs found."""
+        return self.results.findings
+
+    @property
+    def removal(self) -> Removal:
+        """The way clusters are deleted."""
+        return self.results.removal
 
     async def _make_spec(self, cluster: ClusterRecord, run: RunRecord) -> RunSpec:
         """Say all that a worker needs for a run."""
@@ -179,9 +194,9 @@ def _outputs_of(
             run.run_id,
             cluster.namespace_id,
             namespace.collection_template,
-            feature,
-        )
-        for feature in features
+            word,
+        ).model_copy(update={"feature": feature})
+        for feature, word in zip(features, _distinct_words(features), strict=True)
     ]
     return tuple(
         output
@@ -191,3 +206,14 @@ def _outputs_of(
         )
         for output in planned
     )
+
+
+def _distinct_words(features: list[str | None]) -> list[str | None]:
+    """Give a short name for each feature; two that would be called alike get a digest."""
+    slugs = [None if feature is None else slug(feature) for feature in features]
+    return [
+        word
+        if feature is None or word is None or slugs.count(word) == 1
+        else f"{word[:48]}-{hashlib.sha256(feature.encode()).hexdigest()[:8]}"
+        for feature, word in zip(features, slugs, strict=True)
+    ]

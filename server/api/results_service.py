@@ -18,16 +18,16 @@ from clusters.v1 import (
 
 from server.api.auth import current_caller
 from server.api.convert.executions import execution_to_pb
-from server.api.convert.groups import group_to_pb, member_to_pb
+from server.api.convert.groups import group_to_pb, member_to_pb, names_of
 from server.api.convert.pages import pagination_to_pb, slice_of
 from server.api.convert.values import required
 from server.api.errors import NotBuiltError
 from server.api.limits import MemberWindow, member_window_of, wants_total, window_of
 from server.errors import NotFoundError
 from server.jobs.clusters import Clusters
-from server.jobs.findings import Findings, Member
+from server.jobs.findings import Member
 from server.jobs.model import ClusterRecord, RunRecord
-from server.jobs.removal import Removal
+from server.jobs.results import Results
 from server.results.groups import Group
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -36,10 +36,11 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class ResultCalls(cluster_service_pb2_grpc.ClusterServiceServicer):
     """What runs found and left behind; the calls about definitions are in `service.py`."""
 
-    def __init__(self, clusters: Clusters, findings: Findings, removal: Removal) -> None:
+    def __init__(self, clusters: Clusters, results: Results) -> None:
         self._clusters = clusters
-        self._findings = findings
-        self._removal = removal
+        self._findings = results.findings
+        self._removal = results.removal
+        self._renames = results.renames
 
     async def GetLatestExecution(
         self, request: execution_pb2.GetLatestExecutionRequest, context: Context
@@ -137,13 +138,21 @@ class ResultCalls(cluster_service_pb2_grpc.ClusterServiceServicer):
             canceled_run_id=removed.canceled_run_id,
         )
 
-    # Named in the contract, not built by this version.
-
     async def PatchExecutionLabels(
         self, request: group_pb2.PatchExecutionLabelsRequest, context: Context
-    ) -> NoReturn:
-        """Rename groups of one run."""
-        raise NotBuiltError("PatchExecutionLabels")
+    ) -> group_pb2.PatchExecutionLabelsResponse:
+        """Rename groups of one run, in its output collections too."""
+        required(request, "cluster_id", "run_id", "labels")
+        cluster, run, groups = await self._renames.rename(
+            current_caller(), request.cluster_id, request.run_id, names_of(request)
+        )
+        return group_pb2.PatchExecutionLabelsResponse(
+            cluster_id=cluster.cluster_id,
+            run_id=run.run_id,
+            groups=[group_to_pb(group) for group in groups],
+        )
+
+    # Named in the contract, not built by this version.
 
     async def GetVisualization(
         self, request: artifact_pb2.GetVisualizationRequest, context: Context

@@ -92,9 +92,7 @@ async def _serve(settings: Settings, *, json_output: bool) -> None:
     runs = {"shutdown_grace_s": settings.shutdown_grace_s - calls_grace_s}
     async with App(settings.model_copy(update=runs)) as app:
         served = await build_grpc_server(
-            Services(
-                ClusterService(app.clusters, app.findings, app.removal), TaskService(app.clusters)
-            ),
+            Services(ClusterService(app.clusters, app.results), TaskService(app.clusters)),
             listen=settings.listen,
             interceptors=[CallInterceptor(app.tenancy)],
         )

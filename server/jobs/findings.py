@@ -15,6 +15,7 @@ from server.jobs.model import ClusterRecord, RunRecord
 from server.qdrant.client import qdrant_errors
 from server.results.artifacts import RunFolder
 from server.results.groups import Group
+from server.results.names import renamed_groups, renamed_members
 from server.tenancy import Caller
 
 MEMBERS_AT_ONCE = 500
@@ -58,9 +59,10 @@ class Findings:
         NotFoundError
             If its artifacts were retired.
         """
-        cluster, run = await self._finished(caller, id_or_name, run_id)
-        folder = self._folder(cluster, run)
-        return cluster, run, await asyncio.to_thread(folder.read_groups, with_centroids=vectors)
+        cluster, run = await self.finished(caller, id_or_name, run_id)
+        folder = self.folder(cluster, run)
+        groups = await asyncio.to_thread(folder.read_groups, with_centroids=vectors)
+        return cluster, run, renamed_groups(groups, run.renamed)
 
     async def members(
         self,
@@ -74,15 +76,15 @@ class Findings:
         with_payload: bool = False,
     ) -> AsyncGenerator[Member, None]:
         """Give a group's members, nearest to the centroid first."""
-        cluster, run = await self._finished(caller, id_or_name, run_id)
-        folder = self._folder(cluster, run)
+        cluster, run = await self.finished(caller, id_or_name, run_id)
+        folder = self.folder(cluster, run)
         given = 0
         while limit is None or given < limit:
             wanted = MEMBERS_AT_ONCE if limit is None else min(MEMBERS_AT_ONCE, limit - given)
             table = await asyncio.to_thread(
                 folder.read_members, group_id, offset=offset + given, limit=wanted
             )
-            rows = table.to_pylist()
+            rows = renamed_members(table, run.renamed).to_pylist()
             payloads = await self._payloads(caller, rows) if with_payload else {}
             for position, row in enumerate(rows):
                 key = (row["source_collection_id"], row["source_document_id"])
@@ -109,9 +111,16 @@ class Findings:
                 found[collection_id, str(point.id)] = point.payload or {}
         return found
 
-    async def _finished(
+    async def finished(
         self, caller: Caller, id_or_name: str, run_id: str | None
     ) -> tuple[ClusterRecord, RunRecord]:
+        """Give a run that has groups; without an id the newest.
+
+        Raises
+        ------
+        NoResultsError
+            If the run has no groups to show.
+        """
         if run_id is None:
             cluster = await self._clusters.get(caller, id_or_name)
             if cluster.newest_success is None:
@@ -131,5 +140,6 @@ class Findings:
             )
         return cluster, run
 
-    def _folder(self, cluster: ClusterRecord, run: RunRecord) -> RunFolder:
+    def folder(self, cluster: ClusterRecord, run: RunRecord) -> RunFolder:
+        """Give the folder of a run's artifacts; names in them are those that the run gave."""
         return RunFolder(self._artifacts_url, cluster.namespace_id, cluster.cluster_id, run.run_id)

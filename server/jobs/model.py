@@ -113,6 +113,18 @@ class ParentGroup(Record):
     group_id: str
 
 
+class GroupNames(Record):
+    """What a caller calls one group of a run, in place of what the run called it.
+
+    None, and no keywords: as the run called it. An empty summary takes the run's away.
+    """
+
+    cluster_id: str
+    label: str | None = None
+    summary: str | None = None
+    keywords: list[str] = Field(default_factory=list)
+
+
 class DefinedRecord(Record):
     """A record with a definition, which is stored as it was sent: defaults are not part of it."""
 
@@ -128,7 +140,8 @@ class RunRecord(DefinedRecord):
 
     `definition` is what this run started with, overrides included: a later PATCH of the
     cluster does not touch it. `committed_at` is the point after which the run can only go
-    forward: its results are whole and being published, by whoever holds the lease.
+    forward: its results are whole and being published, by whoever holds the lease. `renamed`
+    lies over the names in its artifacts, which never change.
     """
 
     run_id: str
@@ -146,6 +159,7 @@ class RunRecord(DefinedRecord):
     cancel_requested: bool = False
     warnings: list[str] = Field(default_factory=list)
     result: RunResult | None = None
+    renamed: list[GroupNames] = Field(default_factory=list)
     error: RunError | None = None
 
     @property

@@ -167,7 +167,7 @@ def enrich_sources(
         kept_targets = _of_sources(left, targets)
         for n_cleared in write_all(
             _batches(kept_targets, targets, _BYTES_OF_A_FIELD),
-            lambda batch: _clear(batch[0], _ids(batch[1]), fields, sorted(previous_run_ids)),
+            lambda batch: _clear(batch[0], point_ids(batch[1]), fields, sorted(previous_run_ids)),
             n_in_flight=n_in_flight,
             should_stop=should_stop,
         ):
@@ -216,7 +216,7 @@ class _Writer:
         names = ["cluster_id", *(name for name in self._columns if name != "cluster_id")]
         values = [rows[name].to_pylist() for name in names]
         grouped: dict[tuple[Any, ...], list[int | str]] = {}
-        for point, key in zip(_ids(rows), zip(*values, strict=True), strict=True):
+        for point, key in zip(point_ids(rows), zip(*values, strict=True), strict=True):
             grouped.setdefault(key, []).append(point)
         return [
             (points, self._payload(dict(zip(names, key, strict=True))))
@@ -244,7 +244,7 @@ class _Writer:
                 models.DeletePayloadOperation(
                     delete_payload=models.DeletePayload(
                         keys=list(self._stale_fields),
-                        filter=_written_by(list(present), self._previous_run_ids),
+                        filter=written_by(list(present), self._previous_run_ids),
                     )
                 )
             )
@@ -283,7 +283,7 @@ def _batches(
 
 def _clear(target: _Target, ids: list[int | str], fields: list[str], run_ids: Sequence[str]) -> int:
     """Take fields from those of the documents that one of these runs wrote."""
-    chosen = _written_by(ids, run_ids)
+    chosen = written_by(ids, run_ids)
     found = target.call(
         lambda: target.client.count(target.collection, count_filter=chosen, exact=True)
     )
@@ -303,7 +303,8 @@ def _present(target: _Target, ids: list[int | str]) -> set[int | str]:
     return {record.id for record in records}
 
 
-def _written_by(ids: list[int | str], run_ids: Sequence[str]) -> models.Filter:
+def written_by(ids: list[int | str], run_ids: Sequence[str]) -> models.Filter:
+    """Choose those of some documents that carry the fields of one of some runs."""
     return models.Filter(
         must=[
             models.HasIdCondition(has_id=list(ids)),
@@ -312,7 +313,8 @@ def _written_by(ids: list[int | str], run_ids: Sequence[str]) -> models.Filter:
     )
 
 
-def _ids(rows: pa.Table) -> list[int | str]:
+def point_ids(rows: pa.Table) -> list[int | str]:
+    """Give the Qdrant ids of the rows of a members table."""
     texts = rows["source_document_id"].to_pylist()
     return [int(text) if text.isdecimal() else text for text in texts]
 

@@ -1,4 +1,4 @@
-"""Groups and their members out."""
+"""Groups and their members out, and new names of groups in."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from clusters.v1 import group_pb2
 
 from server.api.convert.values import struct_of
 from server.jobs.findings import Member
+from server.jobs.model import GroupNames
 from server.results.groups import Group
 
 
@@ -38,3 +39,16 @@ def member_to_pb(member: Member) -> group_pb2.Member:
         z=row["z"],
         payload=None if member.payload is None else struct_of(member.payload),
     )
+
+
+def names_of(request: group_pb2.PatchExecutionLabelsRequest) -> list[GroupNames]:
+    """Give the names that a request sends, each with what it leaves as it is absent."""
+    return [
+        GroupNames(
+            cluster_id=label.cluster_id,
+            label=label.label if label.HasField("label") else None,
+            summary=label.summary if label.HasField("summary") else None,
+            keywords=list(label.keywords),
+        )
+        for label in request.labels
+    ]

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from clusters.v1 import cluster_pb2
 from qdrant_client import AsyncQdrantClient, QdrantClient
 from qdrant_client.models import Distance, PointStruct, VectorParams
 from qdrant_fixtures import *  # noqa: F403
@@ -22,13 +24,18 @@ from server.api.service import ClusterService
 from server.api.task_service import TaskService
 from server.jobs.clusters import Clusters
 from server.jobs.events import EventLog
-from server.jobs.findings import Findings
+from server.jobs.model import RunResult
 from server.jobs.parents import Parents
-from server.jobs.removal import Removal
+from server.jobs.results import Results
 from server.qdrant.client import QdrantAddress
+from server.results.artifacts import RunFolder
+from server.results.groups import Group, members_table
 from server.stores.sqlite import SqliteStore
 from server.tenancy import Tenancy
 from tests.server.api.world import MULTIMODAL, ORGANIZATION, Caller, World
+
+FOUND = RunResult(algorithm="hdbscan", num_clusters=2, num_documents=20, num_noise=4)
+LABELS = np.array([0] * 10 + [1] * 6 + [-1] * 4)
 
 
 @pytest.fixture
@@ -61,10 +68,9 @@ async def world(
     namespace = await tenancy.create_namespace(ORGANIZATION, "shop")
     secret, _ = await tenancy.create_key(ORGANIZATION, ["shop"], "write")
     artifacts = tmp_path / "artifacts"
-    findings = Findings(clusters, str(artifacts), async_client)
-    removal = Removal(clusters, store, events, qdrant_address, str(artifacts))
+    results = Results.of(clusters, store, events, async_client, qdrant_address, str(artifacts))
     served = await build_grpc_server(
-        Services(ClusterService(clusters, findings, removal), TaskService(clusters)),
+        Services(ClusterService(clusters, results), TaskService(clusters)),
         listen="127.0.0.1:0",
         interceptors=[CallInterceptor(tenancy)],
     )
@@ -127,3 +133,41 @@ def body(products: str) -> dict[str, Any]:
             "algorithm_params": {"n_clusters": 3},
         },
     }
+
+
+@pytest.fixture
+async def finished(
+    world: World, caller: Caller, body: dict[str, Any], products: str
+) -> cluster_pb2.Cluster:
+    """A cluster whose run found two groups and some noise, artifacts and all."""
+    cluster = await caller.create({**body, "cluster_name": "done"})
+    run = await world.begin(cluster.cluster_id)
+    groups = [
+        Group(
+            cluster_id=f"cl_{i}",
+            label=label,
+            member_count=count,
+            summary=None if i else "What is red",
+            keywords=("red", "warm") if i == 0 else (),
+            centroid=np.arange(4, dtype=np.float32) + i,
+        )
+        for i, (label, count) in enumerate((("Red things", 10), ("Cluster 1", 6)))
+    ]
+    folder = RunFolder(
+        str(world.artifacts), world.namespace.namespace_id, cluster.cluster_id, run.run_id
+    )
+    folder.begin()
+    folder.write_groups(groups)
+    folder.write_members(
+        members_table(
+            pa.array([products] * 20),
+            pa.array([str(i) for i in range(20)]),
+            LABELS,
+            groups,
+            distances=np.linspace(0.9, 0.1, 20),
+            confidence=np.linspace(0.0, 1.0, 20),
+        )
+    )
+    folder.write_manifest(counts={"documents": 20}, device="cpu", timings_s={})
+    await world.complete(cluster.cluster_id, FOUND)
+    return await caller.get(cluster.cluster_id)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import grpc
-import numpy as np
-import pyarrow as pa
 import pytest
 from clusters.v1 import (
     artifact_pb2,
@@ -17,51 +15,9 @@ from clusters.v1 import (
     group_pb2,
 )
 
-from server.jobs.model import RunResult
 from server.results.artifacts import RunFolder
-from server.results.groups import Group, members_table
 from tests.server.api.failures import failure_of
 from tests.server.api.world import Caller, World
-
-FOUND = RunResult(algorithm="hdbscan", num_clusters=2, num_documents=20, num_noise=4)
-LABELS = np.array([0] * 10 + [1] * 6 + [-1] * 4)
-
-
-@pytest.fixture
-async def finished(
-    world: World, caller: Caller, body: dict[str, Any], products: str
-) -> cluster_pb2.Cluster:
-    """A cluster whose run found two groups and some noise, artifacts and all."""
-    cluster = await caller.create({**body, "cluster_name": "done"})
-    run = await world.begin(cluster.cluster_id)
-    groups = [
-        Group(
-            cluster_id=f"cl_{i}",
-            label=label,
-            member_count=count,
-            summary=None if i else "What is red",
-            keywords=("red", "warm") if i == 0 else (),
-            centroid=np.arange(4, dtype=np.float32) + i,
-        )
-        for i, (label, count) in enumerate((("Red things", 10), ("Cluster 1", 6)))
-    ]
-    folder = RunFolder(
-        str(world.artifacts), world.namespace.namespace_id, cluster.cluster_id, run.run_id
-    )
-    folder.begin()
-    folder.write_groups(groups)
-    folder.write_members(
-        members_table(
-            pa.array([products] * 20),
-            pa.array([str(i) for i in range(20)]),
-            LABELS,
-            groups,
-            distances=np.linspace(0.9, 0.1, 20),
-            confidence=np.linspace(0.0, 1.0, 20),
-        )
-    )
-    await world.complete(cluster.cluster_id, FOUND)
-    return await caller.get(cluster.cluster_id)
 
 
 async def groups_of(caller: Caller, **query: Any) -> group_pb2.ListGroupsResponse:
@@ -261,7 +217,6 @@ async def test_a_delete_cancels_the_pending_run_and_may_keep_artifacts(
 @pytest.mark.parametrize(
     ("rpc", "request_message"),
     [
-        ("PatchExecutionLabels", group_pb2.PatchExecutionLabelsRequest()),
         ("GetVisualization", artifact_pb2.GetVisualizationRequest()),
         ("ExportExecution", artifact_pb2.ExportExecutionRequest()),
         ("EnrichCollection", enrichment_pb2.EnrichCollectionRequest()),

@@ -1,0 +1,42 @@
+"""Everything that callers do with what runs found, put together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qdrant_client import AsyncQdrantClient
+
+from server.jobs.clusters import Clusters
+from server.jobs.events import EventLog
+from server.jobs.findings import Findings
+from server.jobs.removal import Removal
+from server.jobs.renaming import Renames
+from server.qdrant.client import QdrantAddress
+from server.stores.base import JobStore
+
+
+@dataclass(frozen=True)
+class Results:
+    """Reads, renames and removes what runs found."""
+
+    findings: Findings
+    removal: Removal
+    renames: Renames
+
+    @classmethod
+    def of(
+        cls,
+        clusters: Clusters,
+        store: JobStore,
+        events: EventLog,
+        client: AsyncQdrantClient,
+        qdrant: QdrantAddress,
+        artifacts_url: str,
+    ) -> Results:
+        """Put the parts together; `client` is connected to `qdrant`."""
+        findings = Findings(clusters, artifacts_url, client)
+        return cls(
+            findings=findings,
+            removal=Removal(clusters, store, events, qdrant, artifacts_url),
+            renames=Renames(findings, store, qdrant),
+        )
