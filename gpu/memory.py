@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from gpu.device_memory import device_bytes
 from gpu.params import HdbscanParams, KMeansParams, Params
 
 FLOAT = 4
@@ -36,6 +37,8 @@ def estimate(method: str, n_points: int, n_dims: int, params: Params, device: st
     int
         Bytes, beyond the vectors on the CPU and with them on the GPU.
     """
+    if device == "gpu" and isinstance(params, KMeansParams | HdbscanParams):
+        return device_bytes(n_points, n_dims, params)
     matrix = n_points * n_dims * FLOAT
     copies = 2 if device == "gpu" else 1  # One for unit or centred rows, on the GPU also its own.
     if isinstance(params, KMeansParams):

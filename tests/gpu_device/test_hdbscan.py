@@ -1,19 +1,13 @@
-"""HDBSCAN on a GPU agrees with the exact one on the CPU. Needs a CUDA device with RAPIDS."""
-
-from __future__ import annotations
+"""HDBSCAN on a GPU agrees with the exact one on the CPU."""
 
 import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from gpu.backend import Backend, gpu_unusable
+from gpu.backend import Backend
+from gpu.errors import InvalidVectorsError
 from gpu.hdbscan import hdbscan
 from gpu.params import NOISE, HdbscanParams
-
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(gpu_unusable() is not None, reason=f"no usable GPU: {gpu_unusable()}"),
-]
 
 CPU = Backend("cpu", "asked for by the test")
 GPU = Backend("gpu", "asked for by the test")
@@ -33,10 +27,12 @@ def mixture(n_points=4000, n_dims=16, n_groups=12, offset=0.0):
     "params",
     [
         {"min_cluster_size": 30},
+        {"min_cluster_size": 30, "min_samples": 2},
         {"min_cluster_size": 30, "min_samples": 4},
         {"min_cluster_size": 30, "cluster_selection_method": "leaf"},
         {"min_cluster_size": 30, "cluster_selection_epsilon": 2.0},
         {"min_cluster_size": 30, "max_cluster_size": 1000},
+        {"min_cluster_size": 30, "min_samples": 1024},
     ],
     ids=str,
 )
@@ -53,23 +49,46 @@ def test_groups_are_those_of_the_cpu(params, offset):
     np.testing.assert_allclose(found.strength[both], exact.strength[both], atol=0.05)
 
 
+def test_min_samples_counts_the_point_itself_on_both():
+    # Off by one, the core distances and with them a tenth of the noise would be others.
+    vectors = mixture(n_points=3000)
+    noise = {}
+    for n_samples in (4, 5, 6):
+        params = HdbscanParams(min_cluster_size=30, min_samples=n_samples)
+        noise[n_samples] = hdbscan(vectors, params, backend=CPU).strength
+
+    found = hdbscan(vectors, HdbscanParams(min_cluster_size=30, min_samples=5), backend=GPU)
+
+    apart = {n: float(np.abs(found.strength - strength).mean()) for n, strength in noise.items()}
+    assert min(apart, key=apart.__getitem__) == 5, apart
+
+
+def test_duplicates_have_a_strength():
+    vectors = np.repeat(mixture(n_points=100), 20, axis=0)
+
+    found = hdbscan(vectors, HdbscanParams(min_cluster_size=10), backend=GPU)
+
+    assert np.isfinite(found.strength).all()
+    assert found.strength.max() <= 1
+
+
 def test_device_arrays_are_taken_and_host_arrays_given_back():
     import cupy
 
     vectors = mixture(n_points=500)
+    given = cupy.asarray(vectors)
 
-    found = hdbscan(cupy.asarray(vectors), HdbscanParams(), backend=GPU)
+    found = hdbscan(given, HdbscanParams(), backend=GPU)
 
     assert isinstance(found.labels, np.ndarray)
     assert isinstance(found.strength, np.ndarray)
     assert found.labels.dtype == np.int32
     assert found.strength.dtype == np.float32
+    assert np.array_equal(given.get(), vectors)  # Not modified.
 
 
 def test_a_row_on_the_device_that_is_not_finite_is_named():
     import cupy
-
-    from gpu.errors import InvalidVectorsError
 
     vectors = cupy.asarray(mixture(n_points=50))
     vectors[17, 3] = cupy.nan

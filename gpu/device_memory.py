@@ -1,0 +1,60 @@
+"""How much of the GPU's memory a fit by cuML takes, with the vectors.
+
+Counted from the allocations in the sources of cuML and cuVS 26.10, and held to within a fifth of
+what a device shows by tests/gpu_device/test_memory.py.
+"""
+
+from __future__ import annotations
+
+import math
+
+from gpu.params import HdbscanParams, KMeansParams
+
+FLOAT = 4
+
+COPIES = 2
+"""The vectors, and the centred and scaled copy that cuML is given."""
+
+BASE_BYTES = 256 << 20
+"""Blocks of rows of our own (four of `gpu.vectors.DEVICE_BLOCK_BYTES`), library buffers."""
+
+_TILE_ROWS, _TILE_COLUMNS = 512, 1 << 18
+"""Part of the matrix of distances that cuVS's exact neighbour search holds at a time."""
+
+
+def device_bytes(n_points: int, n_dims: int, params: KMeansParams | HdbscanParams) -> int:
+    """Estimate the peak of a fit on the GPU, with the vectors.
+
+    Parameters
+    ----------
+    n_points, n_dims : int
+        Shape of the vectors, float32.
+    params : KMeansParams or HdbscanParams
+    """
+    working_set = (
+        _kmeans_bytes(n_points, n_dims, params)
+        if isinstance(params, KMeansParams)
+        else _hdbscan_bytes(n_points, params)
+    )
+    return BASE_BYTES + COPIES * n_points * n_dims * FLOAT + working_set
+
+
+def _kmeans_bytes(n_points: int, n_dims: int, params: KMeansParams) -> int:
+    index = 4 if n_points * n_dims < 2**31 else 8
+    # Nearest centroid with its distance, squared length, weight, a lock; then the label.
+    per_point = (index + FLOAT) + FLOAT + FLOAT + index + index
+    if params.init == "k-means++":
+        # Distance to the nearest so far, squared length, and the distance to each candidate.
+        candidates = 2 + math.ceil(math.log(params.n_clusters))
+        per_point += (2 + candidates) * FLOAT
+    # Centroids: the best start's, this one's, the next, and their sums twice.
+    return n_points * per_point + 5 * params.n_clusters * n_dims * FLOAT
+
+
+def _hdbscan_bytes(n_points: int, params: HdbscanParams) -> int:
+    neighbours = params.resolved(n_points).min_samples or 0
+    # Indices (8) and distances (4) of the neighbours; the graph both ways with rows, columns
+    # (8 each) and weights (4), while it is made symmetric twice.
+    graph = n_points * neighbours * (12 + 2 * 2 * 20)
+    tile = _TILE_ROWS * min(n_points, _TILE_COLUMNS) * FLOAT
+    return graph + tile + n_points * 256  # Spanning tree, hierarchy, labels.

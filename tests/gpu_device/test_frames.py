@@ -1,0 +1,100 @@
+"""Parquet onto the GPU: the same numbers in the same order as on the CPU."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from gpu import device_frames
+from gpu.device_frames import load_for, load_on_gpu
+from gpu.errors import InvalidVectorsError
+from gpu.frames import load_vectors
+
+ROWS = np.random.default_rng(0).normal(size=(200, 24)).astype(np.float32)
+
+
+def write(path, kind=None, missing=(), rows=ROWS, row_group_size=37, name="vector"):
+    kind = kind or pa.list_(pa.float32(), rows.shape[1])
+    column = [None if n in missing else row for n, row in enumerate(rows.tolist())]
+    table = pa.table({"other": list(range(len(rows))), name: pa.array(column, type=kind)})
+    pq.write_table(table, path, row_group_size=row_group_size)
+    return path
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 8_000, 1 << 28])
+@pytest.mark.parametrize("missing", [(), (0, 5, 36, 37, 199), tuple(range(37, 74))], ids=len)
+def test_files_and_row_groups_follow_each_other(tmp_path, monkeypatch, piece_bytes, missing):
+    import cupy
+
+    monkeypatch.setattr(device_frames, "PIECE_BYTES", piece_bytes)
+    paths = [
+        write(tmp_path / "a.parquet", missing=missing),
+        write(tmp_path / "b.parquet", rows=ROWS[:50] + 100),
+    ]
+
+    loaded = load_on_gpu(paths, "vector")
+
+    assert isinstance(loaded, cupy.ndarray)
+    assert loaded.dtype == np.float32
+    assert loaded.flags.c_contiguous
+    assert np.array_equal(loaded.get(), load_vectors(paths, "vector"), equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.list_(pa.float64(), 24),
+        pa.list_(pa.float16(), 24),
+        pa.list_(pa.float32()),
+        pa.large_list(pa.float64()),
+    ],
+    ids=str,
+)
+def test_other_types_come_out_the_same(tmp_path, kind):
+    path = write(tmp_path / "a.parquet", kind=kind, missing=(3,))
+
+    on_gpu = load_on_gpu([path], "vector")
+
+    assert np.array_equal(on_gpu.get(), load_vectors([path], "vector"), equal_nan=True)
+
+
+@pytest.mark.parametrize("name", ["a.b", "ns__text v1", "Größe"])
+def test_any_column_name_is_taken(tmp_path, name):
+    path = write(tmp_path / "a.parquet", name=name)
+
+    assert np.array_equal(load_on_gpu([path], name).get(), ROWS)
+
+
+def test_a_folder_that_looks_like_a_partition_adds_nothing(tmp_path):
+    folder = tmp_path / "vector=7"
+    folder.mkdir()
+    path = write(folder / "a.parquet")
+
+    assert np.array_equal(load_on_gpu([path], "vector").get(), ROWS)
+
+
+def test_missing_numbers_and_only_nulls_are_refused(tmp_path):
+    holes = ROWS[:2].tolist()
+    holes[1][3] = None
+    table = pa.table({"vector": pa.array(holes, type=pa.list_(pa.float32(), 24))})
+    pq.write_table(table, tmp_path / "holes.parquet")
+    nulls = write(tmp_path / "nulls.parquet", missing=range(len(ROWS)))
+
+    with pytest.raises(InvalidVectorsError, match="missing numbers"):
+        load_on_gpu([tmp_path / "holes.parquet"], "vector")
+    with pytest.raises(InvalidVectorsError, match="holds no vectors"):
+        load_on_gpu([nulls], "vector")
+
+
+def test_vectors_are_loaded_to_where_the_fit_will_run(tmp_path):
+    import cupy
+
+    path = write(tmp_path / "a.parquet")
+
+    loaded = load_for([path], "vector", "auto")
+    too_many = load_for([path], "vector", "gpu", needed_bytes=lambda n, d: 1 << 60)
+
+    assert isinstance(loaded.vectors, cupy.ndarray)
+    assert not loaded.notes
+    assert isinstance(too_many.vectors, np.ndarray)
+    assert "not the GPU's" in too_many.notes[0]
