@@ -17,6 +17,7 @@ from clusters.v1 import (
 )
 
 from server.api.auth import current_caller
+from server.api.convert.artifacts import exported_to_pb, faults_of_format, format_of
 from server.api.convert.executions import execution_to_pb
 from server.api.convert.groups import group_to_pb, member_to_pb, names_of
 from server.api.convert.pages import pagination_to_pb, slice_of
@@ -41,6 +42,7 @@ class ResultCalls(cluster_service_pb2_grpc.ClusterServiceServicer):
         self._findings = results.findings
         self._removal = results.removal
         self._renames = results.renames
+        self._exports = results.exports
 
     async def GetLatestExecution(
         self, request: execution_pb2.GetLatestExecutionRequest, context: Context
@@ -152,6 +154,16 @@ class ResultCalls(cluster_service_pb2_grpc.ClusterServiceServicer):
             groups=[group_to_pb(group) for group in groups],
         )
 
+    async def ExportExecution(
+        self, request: artifact_pb2.ExportExecutionRequest, context: Context
+    ) -> artifact_pb2.ExportExecutionResponse:
+        """Say where a run's artifacts are, converted where another format was asked for."""
+        required(request, "cluster_id", "run_id", others=faults_of_format(request))
+        exported = await self._exports.export(
+            current_caller(), request.cluster_id, request.run_id, format_of(request)
+        )
+        return exported_to_pb(exported)
+
     # Named in the contract, not built by this version.
 
     async def GetVisualization(
@@ -159,12 +171,6 @@ class ResultCalls(cluster_service_pb2_grpc.ClusterServiceServicer):
     ) -> NoReturn:
         """Give the map of a run."""
         raise NotBuiltError("GetVisualization")
-
-    async def ExportExecution(
-        self, request: artifact_pb2.ExportExecutionRequest, context: Context
-    ) -> NoReturn:
-        """Say where a run's artifacts are."""
-        raise NotBuiltError("ExportExecution")
 
     async def EnrichCollection(
         self, request: enrichment_pb2.EnrichCollectionRequest, context: Context

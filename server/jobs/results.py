@@ -8,6 +8,7 @@ from qdrant_client import AsyncQdrantClient
 
 from server.jobs.clusters import Clusters
 from server.jobs.events import EventLog
+from server.jobs.exporting import Exports
 from server.jobs.findings import Findings
 from server.jobs.removal import Removal
 from server.jobs.renaming import Renames
@@ -17,11 +18,12 @@ from server.stores.base import JobStore
 
 @dataclass(frozen=True)
 class Results:
-    """Reads, renames and removes what runs found."""
+    """Reads, renames, hands out and removes what runs found."""
 
     findings: Findings
     removal: Removal
     renames: Renames
+    exports: Exports
 
     @classmethod
     def of(
@@ -39,4 +41,5 @@ class Results:
             findings=findings,
             removal=Removal(clusters, store, events, qdrant, artifacts_url),
             renames=Renames(findings, store, qdrant),
+            exports=Exports(findings),
         )

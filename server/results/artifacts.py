@@ -25,7 +25,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from server.errors import NotFoundError
 from server.results.failures import ArtifactError
-from server.results.groups import NOISE_ID, Group
+from server.results.groups import NOISE_ID, SUBGROUP, Group
 from server.results.manifest import (
     MANIFEST,
     ArtifactFile,
@@ -162,6 +162,21 @@ class RunFolder:
         self._put_manifest(manifest)
         return manifest
 
+    def add_copy(self, name: str, write: Callable[[BinaryIO], None]) -> ArtifactFile:
+        """Write a file that the manifest does not name, whole or not at all.
+
+        Two who write the same content under one name at once do each other no harm.
+        """
+        self._write(name, write)
+        return self._digests[name]
+
+    def read_copy(self, name: str) -> bytes | None:
+        """Read a small file of `add_copy`; None where there is none."""
+        try:
+            return bytes(self.fs.cat_file(self._path(name)))
+        except FileNotFoundError:
+            return None
+
     def read_manifest(self) -> Manifest:
         """Read the manifest.
 
@@ -214,7 +229,7 @@ class RunFolder:
 
     def read_groups(self, *, with_centroids: bool = True) -> list[Group]:
         """Read the groups in their order; leave out the vectors where nobody needs them."""
-        with self._parquet(CENTROIDS) as file:
+        with self.open_parquet(CENTROIDS) as file:
             names = [n for n in file.schema_arrow.names if with_centroids or n != "centroid"]
             return groups_of(file.read(columns=names))
 
@@ -228,6 +243,9 @@ class RunFolder:
     ) -> pa.Table:
         """Read members, of one group nearest first or of all in the order of the groups.
 
+        A group of a hierarchy has the members of all groups below it, each with the distance
+        to the centroid of the group that it lies in directly.
+
         Raises
         ------
         NotFoundError
@@ -235,22 +253,31 @@ class RunFolder:
         """
         if offset < 0 or (limit is not None and limit < 0):
             raise ValueError(f"offset {offset} and limit {limit} must not be negative")
-        with self._parquet(MEMBERS) as file:
-            start, n_rows = self._slice(file, group_id)
+        with self.open_parquet(MEMBERS) as file:
+            slices = self._slices(file, group_id)
+            if len(slices) > 1:
+                return _nearest_first(file, slices, columns).slice(offset, limit)
+            start, n_rows = slices[0]
             n_wanted = max(0, n_rows - offset)
             n_wanted = n_wanted if limit is None else min(limit, n_wanted)
             return read_rows(file, start + offset, n_wanted, columns)
 
-    def _slice(self, file: pq.ParquetFile, group_id: str | None) -> tuple[int, int]:
+    def _slices(self, file: pq.ParquetFile, group_id: str | None) -> list[tuple[int, int]]:
+        """Find where the members of a group and of those below it lie; at least one slice."""
         if group_id is None:
-            return 0, file.metadata.num_rows
-        place = read_slices(file).get(group_id)
-        if place is not None:
-            return place
+            return [(0, file.metadata.num_rows)]
+        below = f"{group_id}{SUBGROUP}"
+        found = [
+            place
+            for name, place in read_slices(file).items()
+            if name == group_id or name.startswith(below)
+        ]
+        if found:
+            return found
         known = {group.cluster_id for group in self.read_groups(with_centroids=False)}
         if group_id != NOISE_ID and group_id not in known:
             raise NotFoundError("group", group_id, f"see ListGroups for those of {self.run_id}")
-        return 0, 0
+        return [(0, 0)]
 
     def drop_export(self) -> bool:
         """Remove the export, the manifest's word of it first; whether there was one."""
@@ -277,7 +304,7 @@ class RunFolder:
 
     def _write(self, name: str, write: Callable[[BinaryIO], None]) -> None:
         with tempfile.TemporaryDirectory(prefix="shoal-", dir=self._scratch_parent()) as scratch:
-            path = Path(scratch) / name
+            path = Path(scratch) / "content"
             with path.open("wb") as sink:
                 write(sink)
                 sink.flush()
@@ -294,11 +321,10 @@ class RunFolder:
     def _upload(self, path: Path, name: str) -> None:
         with path.open("rb") as source:
             self._digests[name] = digest_of(source, name)
+        self.fs.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
         if self.is_local:
             shutil.move(path, self._path(name))
             return
-        parent = self._path(name).rpartition("/")[0]
-        self.fs.makedirs(parent, exist_ok=True)
         self.fs.put_file(str(path), self._path(name))
 
     def _put_manifest(self, manifest: Manifest) -> None:
@@ -312,7 +338,16 @@ class RunFolder:
         return self._digests[name]
 
     @contextmanager
-    def _parquet(self, name: str) -> Iterator[pq.ParquetFile]:
+    def open_parquet(self, name: str) -> Iterator[pq.ParquetFile]:
+        """Open one of the tables.
+
+        Raises
+        ------
+        NotFoundError
+            If it is not there.
+        ArtifactError
+            If it turns out to be damaged while it is read within the block.
+        """
         try:
             source = self.fs.open(self._path(name), "rb")
         except FileNotFoundError as error:
@@ -338,6 +373,15 @@ def cluster_folder(
     options = {"use_listings_cache": False, **(storage_options or {})}
     fs, base = fsspec.core.url_to_fs(base_url, **options)
     return fs, "/".join([base.rstrip("/"), checked_id(namespace_id), checked_id(cluster_id)])
+
+
+def _nearest_first(
+    file: pq.ParquetFile, slices: Sequence[tuple[int, int]], columns: Sequence[str] | None
+) -> pa.Table:
+    """Read several slices as one, by distance."""
+    table = pa.concat_tables([read_rows(file, start, n, None) for start, n in slices])
+    ordered = table.sort_by("distance_to_centroid")
+    return ordered if columns is None else ordered.select(list(columns))
 
 
 def checked_id(value: str) -> str:

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 NOISE = -1
 NOISE_ID = "cl_noise"
 NOISE_LABEL = "Noise"
+SUBGROUP = "_sub_"
+"""What stands between a group's id and the number of a group inside it: ``cl_0_sub_1``."""
 
 MEMBERS_SCHEMA = pa.schema(
     [

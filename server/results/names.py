@@ -120,7 +120,7 @@ def rename_in_sources(
     ----------
     sources : collection of (collection_id, qdrant_name)
     members : pa.Table
-        The group's members.
+        At least those that lie in the group directly; others are left alone.
     mappings : sequence of FieldMapping
         As the run wrote them; those of other values than names are left out.
     """
@@ -128,6 +128,7 @@ def rename_in_sources(
     payload = {m.target_field: values[m.source_field] for m in mappings if m.source_field in values}
     if not payload:
         return
+    members = members.filter(pc.equal(members["cluster_id"], group.cluster_id))
     for collection_id, name in sources:
         own = members.filter(pc.equal(members["source_collection_id"], collection_id))
         for start in range(0, len(own), MAX_BATCH_DOCUMENTS):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -120,11 +120,11 @@ def error_info(error: RunError | None) -> error_details_pb2.ErrorInfo | None:
     return error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
 
 
-def required(request: Any, *names: str) -> None:
-    """Refuse a request that leaves one of these text fields empty; says all that are."""
-    missing = list(_missing(request, names))
-    if missing:
-        raise InvalidRequestError(missing)
+def required(request: Any, *names: str, others: Iterable[Violation] = ()) -> None:
+    """Refuse a request that leaves one of these fields empty; says all, and `others` too."""
+    violations = [*_missing(request, names), *others]
+    if violations:
+        raise InvalidRequestError(violations)
 
 
 def _missing(request: Any, names: Sequence[str]) -> Iterator[Violation]:

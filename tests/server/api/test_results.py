@@ -218,7 +218,6 @@ async def test_a_delete_cancels_the_pending_run_and_may_keep_artifacts(
     ("rpc", "request_message"),
     [
         ("GetVisualization", artifact_pb2.GetVisualizationRequest()),
-        ("ExportExecution", artifact_pb2.ExportExecutionRequest()),
         ("EnrichCollection", enrichment_pb2.EnrichCollectionRequest()),
     ],
 )
