@@ -74,9 +74,8 @@ class StrictArray:
         return StrictArray(np.asarray(self._host[index(key)]))
 
     def __setitem__(self, key, value):
-        plain = all(
-            isinstance(part, slice | int) or part is Ellipsis for part in np.atleast_1d(key)
-        )
+        parts = key if isinstance(key, tuple) else (key,)
+        plain = all(isinstance(part, slice | int) or part is Ellipsis for part in parts)
         if isinstance(value, np.ndarray) and plain:
             raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
         self._host[index(key)] = value._host if isinstance(value, StrictArray) else value
