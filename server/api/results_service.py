@@ -18,14 +18,16 @@ from clusters.v1 import (
 
 from server.api.auth import current_caller
 from server.api.convert.artifacts import exported_to_pb, faults_of_format, format_of
+from server.api.convert.enrichment import enriched_to_pb
 from server.api.convert.executions import execution_to_pb
 from server.api.convert.groups import group_to_pb, member_to_pb, names_of
 from server.api.convert.pages import pagination_to_pb, slice_of
-from server.api.convert.values import required
+from server.api.convert.values import json_of, required
 from server.api.errors import NotBuiltError
 from server.api.limits import MemberWindow, member_window_of, wants_total, window_of
 from server.errors import NotFoundError
 from server.jobs.clusters import Clusters
+from server.jobs.enriching import parse_enrichment
 from server.jobs.findings import Member
 from server.jobs.model import ClusterRecord, RunRecord
 from server.jobs.results import Results
@@ -43,6 +45,7 @@ class ResultCalls(cluster_service_pb2_grpc.ClusterServiceServicer):
         self._removal = results.removal
         self._renames = results.renames
         self._exports = results.exports
+        self._enrichments = results.enrichments
 
     async def GetLatestExecution(
         self, request: execution_pb2.GetLatestExecutionRequest, context: Context
@@ -164,6 +167,13 @@ class ResultCalls(cluster_service_pb2_grpc.ClusterServiceServicer):
         )
         return exported_to_pb(exported)
 
+    async def EnrichCollection(
+        self, request: enrichment_pb2.EnrichCollectionRequest, context: Context
+    ) -> enrichment_pb2.EnrichCollectionResponse:
+        """Write a finished run's membership into a collection."""
+        wanted = parse_enrichment(json_of(request))
+        return enriched_to_pb(await self._enrichments.enrich(current_caller(), wanted))
+
     # Named in the contract, not built by this version.
 
     async def GetVisualization(
@@ -171,12 +181,6 @@ class ResultCalls(cluster_service_pb2_grpc.ClusterServiceServicer):
     ) -> NoReturn:
         """Give the map of a run."""
         raise NotBuiltError("GetVisualization")
-
-    async def EnrichCollection(
-        self, request: enrichment_pb2.EnrichCollectionRequest, context: Context
-    ) -> NoReturn:
-        """Write a finished run's membership into a collection."""
-        raise NotBuiltError("EnrichCollection")
 
 
 async def _searched(

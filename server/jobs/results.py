@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from qdrant_client import AsyncQdrantClient
 
 from server.jobs.clusters import Clusters
+from server.jobs.enriching import Enrichments
 from server.jobs.events import EventLog
 from server.jobs.exporting import Exports
 from server.jobs.findings import Findings
@@ -18,12 +19,13 @@ from server.stores.base import JobStore
 
 @dataclass(frozen=True)
 class Results:
-    """Reads, renames, hands out and removes what runs found."""
+    """Reads, renames, hands out, writes into collections and removes what runs found."""
 
     findings: Findings
     removal: Removal
     renames: Renames
     exports: Exports
+    enrichments: Enrichments
 
     @classmethod
     def of(
@@ -42,4 +44,5 @@ class Results:
             removal=Removal(clusters, store, events, qdrant, artifacts_url),
             renames=Renames(findings, store, qdrant),
             exports=Exports(findings),
+            enrichments=Enrichments(findings, qdrant),
         )

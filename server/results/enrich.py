@@ -102,6 +102,7 @@ def enrich_sources(
     previous_mappings: Sequence[FieldMapping] = (),
     progress: Progress | None = None,
     should_stop: ShouldStop = never,
+    batch_documents: int = MAX_BATCH_DOCUMENTS,
     n_in_flight: int = N_IN_FLIGHT,
     policy: RetryPolicy | None = None,
 ) -> EnrichReport:
@@ -127,6 +128,8 @@ def enrich_sources(
         What the last run wrote; target fields that are no longer mapped go, too.
     progress : callable, optional
         Called with documents done and documents in all, from the calling thread.
+    batch_documents : int
+        Most documents of one write; long fields make for fewer.
 
     Raises
     ------
@@ -149,7 +152,7 @@ def enrich_sources(
 
     report = EnrichReport()
     for n_rows, n_written in write_all(
-        _batches(members, targets, writer.row_bytes),
+        _batches(members, targets, writer.row_bytes, batch_documents),
         lambda batch: writer.write(*batch),
         n_in_flight=n_in_flight,
         should_stop=should_stop,
@@ -166,7 +169,7 @@ def enrich_sources(
         )
         kept_targets = _of_sources(left, targets)
         for n_cleared in write_all(
-            _batches(kept_targets, targets, _BYTES_OF_A_FIELD),
+            _batches(kept_targets, targets, _BYTES_OF_A_FIELD, batch_documents),
             lambda batch: _clear(batch[0], point_ids(batch[1]), fields, sorted(previous_run_ids)),
             n_in_flight=n_in_flight,
             should_stop=should_stop,
@@ -272,12 +275,12 @@ class _Writer:
 
 
 def _batches(
-    rows: pa.Table, targets: dict[str, _Target], row_bytes: int
+    rows: pa.Table, targets: dict[str, _Target], row_bytes: int, max_rows: int
 ) -> Iterator[tuple[_Target, pa.Table]]:
     for collection_id, target in targets.items():
         own = rows.filter(pc.equal(rows["source_collection_id"], collection_id))
         sizes = np.full(len(own), row_bytes, dtype=np.int64)
-        for part in slices_by_bytes(sizes, max_rows=MAX_BATCH_DOCUMENTS):
+        for part in slices_by_bytes(sizes, max_rows=max_rows):
             yield target, own.slice(part.start, part.stop - part.start)
 
 

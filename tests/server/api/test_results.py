@@ -10,7 +10,6 @@ from clusters.v1 import (
     artifact_pb2,
     cluster_pb2,
     cluster_requests_pb2,
-    enrichment_pb2,
     execution_pb2,
     group_pb2,
 )
@@ -218,7 +217,6 @@ async def test_a_delete_cancels_the_pending_run_and_may_keep_artifacts(
     ("rpc", "request_message"),
     [
         ("GetVisualization", artifact_pb2.GetVisualizationRequest()),
-        ("EnrichCollection", enrichment_pb2.EnrichCollectionRequest()),
     ],
 )
 async def test_calls_not_built_yet_say_so_by_name(
