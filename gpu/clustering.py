@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -19,8 +21,8 @@ from gpu.errors import (
     Violation,
 )
 from gpu.memory import estimate, fitting_points, free_bytes
-from gpu.params import BUILT_METHODS, NOISE, HdbscanParams, KMeansParams, Params
-from gpu.vectors import is_angular, on_host, require_matrix, unit_rows
+from gpu.params import BUILT_METHODS, METRICS, NOISE, Params, metric_violations, params_class
+from gpu.vectors import on_host, require_matrix, unit_rows
 
 Array = Any
 """A NumPy array (host) or a CuPy array (device); type checkers know only the first."""
@@ -28,6 +30,21 @@ Array = Any
 
 Progress = Callable[[float], None]
 """Told the share of a fit that is done, 0 to 1, from the computing thread."""
+
+COSINE_DISTANCES = {
+    "hdbscan": ("cluster_selection_epsilon",),
+    "dbscan": ("eps",),
+    "optics": ("max_eps", "eps"),
+    "mean_shift": ("bandwidth",),
+}
+"""Parameters that are distances in the caller's metric, of methods that see unit rows only."""
+
+WITH_METRIC = ("dbscan", "agglomerative", "optics")
+"""Methods that are told the metric; the others are Euclidean."""
+
+
+def no_progress(_share: float) -> None:
+    """Take the place of a progress callback."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +110,31 @@ def renumber_by_size(labels: Array) -> tuple[Array, Array]:
     return renumbered, order
 
 
+def clustered(
+    labels: Array,
+    params: Params,
+    backend: Backend,
+    *,
+    strength: Array | None = None,
+    notes: Sequence[str] = (),
+    **details: Any,
+) -> Clustering:
+    """Put together what a method found; labels may be any non-negative numbers and `NOISE`."""
+    numbered, order = renumber_by_size(labels)
+    found = list(notes)
+    if not len(order):
+        found.append("no group stands out: all points are noise")
+    return Clustering(
+        labels=numbered,
+        strength=None if strength is None else np.asarray(strength, dtype=np.float32),
+        n_clusters=len(order),
+        effective_params=asdict(params),
+        device=backend.device,
+        notes=found,
+        details=details,
+    )
+
+
 def fit(
     vectors: Array,
     *,
@@ -110,10 +152,10 @@ def fit(
         Usable rows (see `gpu.vectors.usable_rows`); NumPy or CuPy. Not modified.
     method : str
         One of `gpu.params.BUILT_METHODS`.
-    params : HdbscanParams or KMeansParams
+    params : Params
         The method's own, from `gpu.params.parse_params`.
     metric : str
-        cosine and dot cluster the unit rows; manhattan is refused, no built method has it.
+        cosine and dot cluster the unit rows; see `gpu.params.supports_metric`.
     device : {"auto", "gpu", "cpu"}
         With auto, what the GPU lacks or has no memory for runs on the CPU, and a note says so.
     progress : callable or None
@@ -127,7 +169,7 @@ def fit(
     Raises
     ------
     InvalidParametersError
-        For an unknown method or metric.
+        For an unknown method, or a metric that it lacks.
     InvalidVectorsError
         If the array is not a float32 matrix, or a row is unusable; names the first.
     TooFewPointsError
@@ -139,26 +181,35 @@ def fit(
     """
     _require_known(method, params, metric)
     require_matrix(vectors)
-    angular = is_angular(metric)
-    used = _as_euclidean(params) if angular else params
+    angular = metric in ("cosine", "dot")
+    names = COSINE_DISTANCES.get(method, ()) if angular else ()
+    sent: dict[str, float | None] = {name: getattr(params, name) for name in names}
+    converted: dict[str, Any] = {name: _as_euclidean(value) for name, value in sent.items()}
+    used = replace(params, **converted)
+    cluster = _function_of(method)
+    if method in WITH_METRIC:
+        cluster = partial(cluster, metric="cosine" if angular else metric)
 
     def attempt(backend: Backend) -> Clustering:
         require_memory(method, vectors.shape, params, backend)
         if backend.device == "cpu":
             rows = on_host(vectors)  # Also when the GPU has just run out of memory.
-            return _run(unit_rows(rows) if angular else rows, used, backend, progress)
+            points = unit_rows(rows) if angular else rows
+            return cluster(points, used, backend=backend, progress=progress)
         n_points, n_dims = vectors.shape
         with device_memory_errors(estimate(method, n_points, n_dims, params, "gpu")):
             points = unit_rows(vectors) if angular else vectors
-        return _run(points, used, backend, progress)
+        return cluster(points, used, backend=backend, progress=progress)
 
     result = with_fallback(attempt, choose_backend(device), device)
     notes = list(result.notes)
     if metric == "dot":
         notes.insert(0, "dot product: the vectors were scaled to length 1, as for cosine")
     effective = dict(result.effective_params)
-    if isinstance(params, HdbscanParams):
-        effective["cluster_selection_epsilon"] = params.cluster_selection_epsilon
+    for name, value in sent.items():
+        # What the method itself chose is a Euclidean distance of the unit rows.
+        chosen = effective[name]
+        effective[name] = value if value is not None or chosen is None else chosen**2 / 2
     return replace(result, notes=notes, effective_params=effective)
 
 
@@ -201,31 +252,24 @@ def _require_known(method: str, params: Params, metric: str) -> None:
     if method not in BUILT_METHODS:
         allowed = f"must be one of {', '.join(BUILT_METHODS)}"
         violations.append(Violation("clustering_method", json.dumps(method), allowed))
-    if metric not in ("cosine", "euclidean", "dot"):
-        allowed = f"{method} takes vectors with cosine, euclidean or dot distance"
+    if metric not in METRICS:
+        allowed = f"must be one of {', '.join(METRICS)}"
         violations.append(Violation("metric", json.dumps(metric), allowed))
     if violations:
         raise InvalidParametersError(violations)
-    expected = HdbscanParams if method == "hdbscan" else KMeansParams
+    expected = params_class(method)
     if not isinstance(params, expected):
         raise TypeError(f"{method} takes {expected.__name__}, got {type(params).__name__}")
+    if violations := metric_violations(method, params, metric):
+        raise InvalidParametersError(violations)
 
 
-def _as_euclidean(params: Params) -> Params:
-    """Turn a cosine epsilon into the Euclidean one of unit rows, ``sqrt(2 * epsilon)``."""
-    if not isinstance(params, HdbscanParams):
-        return params
-    return replace(
-        params, cluster_selection_epsilon=math.sqrt(2 * params.cluster_selection_epsilon)
-    )
+def _as_euclidean(distance: float | None) -> float | None:
+    """Turn a cosine distance into the Euclidean one of unit rows, ``sqrt(2 * distance)``."""
+    return None if distance is None else math.sqrt(2 * distance)
 
 
-def _run(points: Array, params: Params, backend: Backend, progress: Progress | None) -> Clustering:
+def _function_of(method: str) -> Callable[..., Clustering]:
     # Imported here: the methods import this module for what they give back.
-    if isinstance(params, HdbscanParams):
-        from gpu.hdbscan import hdbscan
-
-        return hdbscan(points, params, backend=backend, progress=progress)
-    from gpu.kmeans import kmeans
-
-    return kmeans(points, params, backend=backend, progress=progress)
+    function: Callable[..., Clustering] = getattr(import_module(f"gpu.{method}"), method)
+    return function

@@ -11,11 +11,25 @@ import os
 from pathlib import Path
 
 from gpu.device_memory import device_bytes
-from gpu.params import HdbscanParams, KMeansParams, Params
+from gpu.params import (
+    AgglomerativeParams,
+    AutoParams,
+    EvocParams,
+    GaussianMixtureParams,
+    HdbscanParams,
+    KMeansParams,
+    MeanShiftParams,
+    OpticsParams,
+    Params,
+    SpectralParams,
+)
 
 FLOAT = 4
 BASE_BYTES = 64 << 20
 """Blocks, thread stacks and library buffers of any fit."""
+
+ON_BLOCKS_BYTES = 256 << 20
+"""What a method needs that looks at one block of pairs per thread and forgets it."""
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -29,7 +43,8 @@ def estimate(method: str, n_points: int, n_dims: int, params: Params, device: st
         A built method.
     n_points, n_dims : int
         Shape of the vectors, float32.
-    params : HdbscanParams or KMeansParams
+    params : Params
+        The method's own.
     device : {"cpu", "gpu"}
 
     Returns
@@ -45,14 +60,45 @@ def estimate(method: str, n_points: int, n_dims: int, params: Params, device: st
         # float32 centroids, float64 sums, and a share of the work for each.
         centroids = params.n_clusters * n_dims * (2 * FLOAT + 8)
         return BASE_BYTES + copies * matrix + 2 * centroids + n_points * 32
-    assert isinstance(params, HdbscanParams)
-    return BASE_BYTES + copies * matrix + _hdbscan_working_set(n_points, params)
+    if isinstance(params, HdbscanParams):
+        return BASE_BYTES + copies * matrix + _hdbscan_working_set(n_points, params)
+    own = _working_set(n_points, n_dims, params, device)
+    return BASE_BYTES + copies * matrix + own + n_points * 64
 
 
 def _hdbscan_working_set(n_points: int, params: HdbscanParams) -> int:
     # Per point: neighbours with distances, tree edges, condensed tree, labels.
     neighbours = params.resolved(n_points).min_samples or 0
     return n_points * (12 * neighbours + 256)
+
+
+def _working_set(n_points: int, n_dims: int, params: Params, device: str) -> int:
+    pairs = n_points * n_points
+    match params:
+        case AgglomerativeParams():
+            # float64 distances of half the pairs, which the merging copies.
+            return n_points * 128 if device == "gpu" else 8 * pairs
+        case SpectralParams(affinity="rbf"):
+            # The affinity, its Laplacian, and the solver's float64 copy.
+            return 20 * pairs
+        case SpectralParams():
+            return n_points * (48 * params.n_neighbors + 64 * params.n_clusters)
+        case GaussianMixtureParams():
+            covariance = {"full": params.n_components * n_dims, "tied": n_dims}
+            free = covariance.get(params.covariance_type, params.n_components)
+            # The float64 copy and two products of it; covariances and their inverses.
+            return 24 * n_points * (n_dims + params.n_components) + 24 * n_dims * free
+        case MeanShiftParams():
+            # Windows and the float64 copy; the neighbours of a window are all points at worst.
+            return 32 * n_points * n_dims
+        case OpticsParams():
+            return 24 * n_points * n_dims
+        case EvocParams():
+            return n_points * (48 * params.n_neighbors + 512)
+        case AutoParams():
+            return 2 * FLOAT * n_points * n_dims + n_points * 4_096
+        case _:
+            return ON_BLOCKS_BYTES
 
 
 def fitting_points(method: str, n_dims: int, params: Params, device: str, free: int) -> int:

@@ -118,7 +118,7 @@ def test_an_unknown_method_and_metric_are_refused_together():
     points, _ = directions()
 
     with pytest.raises(InvalidParametersError) as caught:
-        fit(points, method="dbscan", params=PARAMS["kmeans"], metric="hamming")
+        fit(points, method="k-medoids", params=PARAMS["kmeans"], metric="hamming")
 
     assert [fault.path for fault in caught.value.violations] == ["clustering_method", "metric"]
 

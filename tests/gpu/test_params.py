@@ -136,12 +136,8 @@ def test_an_unknown_method_lists_those_there_are():
     assert all(method in fault.allowed for method in METHODS)
 
 
-@pytest.mark.parametrize("method", sorted(set(METHODS) - set(BUILT_METHODS)))
-def test_a_method_to_come_is_not_supported_yet(method):
-    [fault] = violations(method, {})
-
-    assert "not supported yet" in fault.allowed
-    assert "hdbscan, kmeans" in fault.allowed
+def test_every_method_of_the_contract_is_built():
+    assert BUILT_METHODS == METHODS
 
 
 def test_sizes_that_contradict_each_other_are_refused():
