@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 IMAGE ?= shoal
 
-.PHONY: help setup demo serve gateway test mongo-server test-gpu lint format proto lock bench gpu-check image clean
+.PHONY: help setup demo serve gateway test mongo-server test-gpu lint format proto lock bench gpu-bench gpu-check image clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -63,6 +63,9 @@ bench: $(READY) ## Measure against the peers; tables on screen, JSON in benchmar
 	$(BIN)/python benchmarks/hdbscan.py
 	$(BIN)/python benchmarks/kmeans.py
 	$(BIN)/python benchmarks/latency.py
+
+gpu-bench: $(READY) ## Measure on the GPU, beside bare cuML; ends with a reason without one
+	$(BIN)/python benchmarks/device.py
 
 image: ## Build the CPU image (needs a Docker engine)
 	docker build -f docker/Dockerfile -t $(IMAGE) .

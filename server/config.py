@@ -16,6 +16,12 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from server.errors import InvalidRequestError, Violation
+from server.labeling.settings import (
+    DEFAULT_PRICES,
+    LabelingSettings,
+    Price,
+    configured_providers,
+)
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
 
@@ -67,6 +73,24 @@ class Settings(BaseSettings):
     max_active_runs: int = Field(
         100, ge=1, description="runs a namespace may have pending or processing at once"
     )
+    openai_api_key: SecretStr | None = Field(None, description="key for labels by OpenAI")
+    google_api_key: SecretStr | None = Field(None, description="key for labels by Google")
+    anthropic_api_key: SecretStr | None = Field(None, description="key for labels by Anthropic")
+    llm_api_key: SecretStr | None = Field(None, description="key for SHOAL_LLM_BASE_URL, if any")
+    openai_base_url: str | None = Field(None, description="another address for OpenAI")
+    google_base_url: str | None = Field(None, description="another address for Google")
+    anthropic_base_url: str | None = Field(None, description="another address for Anthropic")
+    llm_base_url: str | None = Field(
+        None, description="address of an OpenAI-compatible server: vLLM, Ollama and others"
+    )
+    llm_concurrency: int = Field(4, ge=1, le=64, description="label requests of a run at once")
+    llm_timeout_s: float = Field(30.0, gt=0, description="seconds that one label request may take")
+    llm_max_attempts: int = Field(4, ge=1, description="tries for one label while faults may pass")
+    llm_max_groups: int = Field(5_000, ge=1, description="groups of a run that a model may name")
+    llm_prices: dict[str, tuple[float, float]] = Field(
+        default_factory=dict,
+        description="JSON: model to US dollars per million prompt and completion tokens",
+    )
     shutdown_grace_s: float = Field(
         10.0, ge=0, description="seconds that runs and calls get to end on SIGTERM"
     )
@@ -97,6 +121,36 @@ class Settings(BaseSettings):
     def artifacts(self) -> str:
         """Where artifacts go, as an fsspec URL or an absolute path."""
         return self.artifacts_url or str((self.data_dir / "artifacts").absolute())
+
+    @property
+    def labeling(self) -> LabelingSettings:
+        """How language models are asked for labels."""
+
+        def shown(secret: SecretStr | None) -> str | None:
+            return None if secret is None else secret.get_secret_value()
+
+        prices = {name: Price(*price) for name, price in self.llm_prices.items()}
+        return LabelingSettings(
+            providers=configured_providers(
+                {
+                    "openai": shown(self.openai_api_key),
+                    "google": shown(self.google_api_key),
+                    "anthropic": shown(self.anthropic_api_key),
+                    "openai_compatible": shown(self.llm_api_key),
+                },
+                {
+                    "openai": self.openai_base_url,
+                    "google": self.google_base_url,
+                    "anthropic": self.anthropic_base_url,
+                    "openai_compatible": self.llm_base_url,
+                },
+            ),
+            concurrency=self.llm_concurrency,
+            timeout_s=self.llm_timeout_s,
+            max_attempts=self.llm_max_attempts,
+            max_groups=self.llm_max_groups,
+            prices={**DEFAULT_PRICES, **prices},
+        )
 
     @property
     def owner(self) -> str:

@@ -21,9 +21,13 @@ from server.errors import InvalidRequestError, Violation
 from server.export.filters import parse_filter
 
 COLLECTION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+TARGET_FIELD = re.compile(r"[A-Za-z0-9_-]{1,128}")
+MAX_COLLECTION_ID_LENGTH = 200  # Qdrant's limit is 255, and a namespace may stand before it.
 MAX_NAME_LENGTH = 256
 MAX_DESCRIPTION_BYTES = 4 * 1024
 MAX_METADATA_BYTES = 64 * 1024
+MAX_FREE_FORM_BYTES = 256 * 1024
+"""Of filters and of parameters: every run's record keeps a copy."""
 NOT_BUILT_ENRICH_SOURCES = frozenset({"keywords", "x", "y", "z"})
 
 
@@ -58,10 +62,6 @@ def _part(body: Mapping[str, Any], name: str) -> dict[str, Any]:
 def _not_built(body: Mapping[str, Any]) -> Iterator[Violation]:
     if body.get("cluster_type") == "attribute":
         yield Violation("cluster_type", "attribute clustering is not supported yet; use vector")
-    if _part(body, "vector_config").get("hierarchical"):
-        yield Violation("vector_config.hierarchical", "true is not supported yet; send false")
-    if _part(body, "llm_labeling").get("enabled"):
-        yield Violation("llm_labeling.enabled", "true is not supported yet; send false")
 
 
 def _faults_of_names(body: Mapping[str, Any]) -> Iterator[Violation]:
@@ -73,14 +73,30 @@ def _faults_of_names(body: Mapping[str, Any]) -> Iterator[Violation]:
                 f"{shorten(name)} is no collection id; letters, digits, '.', '_' and '-' are "
                 "allowed, the first a letter or digit, without '__'",
             )
+        if isinstance(name, str) and len(name) > MAX_COLLECTION_ID_LENGTH:
+            yield Violation(
+                f"collection_ids[{position}]",
+                f"has {len(name)} characters; {MAX_COLLECTION_ID_LENGTH} are allowed",
+            )
         if isinstance(ids, list) and isinstance(name, str) and name in ids[:position]:
             yield Violation(f"collection_ids[{position}]", f"{shorten(name)} is listed twice")
     yield from faults_of_cluster_name(body.get("cluster_name"))
     description = body.get("description")
     if isinstance(description, str) and len(description.encode()) > MAX_DESCRIPTION_BYTES:
         yield Violation("description", f"longer than {MAX_DESCRIPTION_BYTES} bytes")
-    if len(json.dumps(body.get("metadata") or {}, default=str).encode()) > MAX_METADATA_BYTES:
-        yield Violation("metadata", f"larger than {MAX_METADATA_BYTES} bytes as JSON")
+    vector = _part(body, "vector_config")
+    for path, value, most in (
+        ("metadata", body.get("metadata"), MAX_METADATA_BYTES),
+        ("filters", body.get("filters"), MAX_FREE_FORM_BYTES),
+        ("vector_config.algorithm_params", vector.get("algorithm_params"), MAX_FREE_FORM_BYTES),
+        (
+            "vector_config.preprocessing_steps",
+            vector.get("preprocessing_steps"),
+            MAX_FREE_FORM_BYTES,
+        ),
+    ):
+        if value and len(json.dumps(value, default=str).encode()) > most:
+            yield Violation(path, f"larger than {most} bytes as JSON")
 
 
 def faults_of_cluster_name(name: Any) -> Iterator[Violation]:
@@ -217,10 +233,10 @@ def _faults_of_enrichment(body: Mapping[str, Any]) -> Iterator[Violation]:
         if isinstance(target, str):
             if target in seen:
                 yield Violation(f"{path}.target_field", f"{shorten(target)} is mapped twice")
-            if "." in target or target == "cluster_run_id":
+            if target == "cluster_run_id" or not TARGET_FIELD.fullmatch(target):
                 yield Violation(
                     f"{path}.target_field",
-                    f"{shorten(target)} cannot be written; a top-level field other than "
-                    "cluster_run_id is allowed",
+                    f"{shorten(target)} cannot be written; a top-level field of letters, digits, "
+                    "'_' and '-' other than cluster_run_id is allowed",
                 )
             seen.add(target)

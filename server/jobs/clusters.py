@@ -29,6 +29,8 @@ from server.jobs.ledger import utc_now
 from server.jobs.model import ClusterRecord, EventRecord, RunRecord
 from server.jobs.parents import Parents
 from server.jobs.sources import plan_sources
+from server.labeling.checks import check_provider
+from server.labeling.settings import LabelingSettings
 from server.stores.base import ClusterPage, ClusterQuery, JobStore, RunPage, RunQuery
 from server.tenancy import Caller
 
@@ -77,6 +79,7 @@ class Clusters:
         events: EventLog,
         qdrant: AsyncQdrantClient,
         parents: Parents,
+        labeling: LabelingSettings,
         *,
         wake: Callable[[], None],
         interrupt: Callable[[str], None],
@@ -86,6 +89,7 @@ class Clusters:
         self._events = events
         self._qdrant = qdrant
         self._parents = parents
+        self._labeling = labeling
         self._wake = wake
         self._interrupt = interrupt
         self._limits = limits or Limits()
@@ -115,7 +119,7 @@ class Clusters:
             earlier = await self._earlier(caller, identity)
             if earlier is not None:
                 return earlier
-        definition = parse_definition(raw)
+        definition = self._checked(raw)
         await plan_sources(self._qdrant, caller.qdrant_name, definition)
         parent = await self._parents.find(caller.namespace_id, definition)
         if execute:
@@ -167,7 +171,7 @@ class Clusters:
             algorithm_params, sample_size, llm_labeling, archived. An empty value clears.
         """
         record = await self.get(caller, id_or_name)
-        definition = parse_definition(_patched(record.definition, changes))
+        definition = self._checked(_patched(record.definition, changes))
         if "filters" in changes or "algorithm_params" in changes or "sample_size" in changes:
             await plan_sources(self._qdrant, caller.qdrant_name, definition)
         if violations := list(faults_of_cluster_name(changes.get("cluster_name"))):
@@ -190,7 +194,7 @@ class Clusters:
     ) -> tuple[ClusterRecord, RunRecord]:
         """Queue another run, with overrides for it alone (filters, sample_size, llm_labeling)."""
         record = await self.get(caller, id_or_name)
-        definition = parse_definition(_patched(record.definition, overrides))
+        definition = self._checked(_patched(record.definition, overrides))
         await plan_sources(self._qdrant, caller.qdrant_name, definition)
         parent = await self._parents.find(caller.namespace_id, definition)
         await self._check_quota(caller)
@@ -273,6 +277,15 @@ class Clusters:
                 cluster_id=earlier.cluster_id,
             )
         return earlier
+
+    def _checked(self, raw: dict[str, Any]) -> ClusterDefinition:
+        """Check a definition, and that this server can ask the model it wants."""
+        definition = parse_definition(raw)
+        if definition.llm_labeling is not None:
+            violations = check_provider(definition.llm_labeling, self._labeling)
+            if violations:
+                raise InvalidRequestError(violations)
+        return definition
 
     async def _check_quota(self, caller: Caller) -> None:
         active = await self._store.count_active_runs(caller.namespace_id)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from server.errors import InvalidRequestError, Violation
 from server.jobs.checks import faults_of, shorten
+from server.labeling.checks import check_config
 
 MAX_COLLECTIONS = 64
 MAX_HIERARCHY_DEPTH = 8
@@ -174,6 +175,8 @@ def parse_definition(raw: Mapping[str, Any]) -> ClusterDefinition:
     definition: ClusterDefinition | None = None
     try:
         definition = ClusterDefinition.model_validate(dict(raw))
+        if definition.llm_labeling is not None:
+            violations += check_config(definition.llm_labeling)
     except ValidationError as error:
         violations += violations_of(error)
     if violations or definition is None:

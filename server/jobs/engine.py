@@ -188,6 +188,9 @@ class Engine:
                     on_error="return",
                     stimulus_id=f"shoal-stop-{key}",
                 )
+        except Exception:
+            self._stopped.pop(key, None)  # It may run on: a later stop tries again.
+            raise
         finally:
             gone.set()
 

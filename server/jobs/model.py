@@ -102,6 +102,7 @@ class RunResult(Record):
     artifacts_url: str = ""
     source_bucket_ids: list[str] = Field(default_factory=list)
     labeling_errors: list[str] = Field(default_factory=list)
+    labeling_usage: dict[str, Any] = Field(default_factory=dict)
     skipped_reason: str | None = None
 
 

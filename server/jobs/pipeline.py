@@ -19,13 +19,16 @@ from qdrant_client import QdrantClient
 from gpu.errors import TooFewPointsError
 from server.errors import NotFoundError
 from server.export.parquet import ExportReport
+from server.jobs.definition import LLMLabeling
 from server.jobs.model import RunResult
 from server.jobs.sources import plan_sources_now
 from server.jobs.spec import Prepared, Report, RunSpec, StageClock
 from server.jobs.stages.grouping import find_groups
+from server.jobs.stages.labeling import label_groups
 from server.jobs.stages.loading import export_documents, load_documents
 from server.jobs.stages.work import Work
 from server.jobs.stages.writing import write_results
+from server.labeling.samples import payload_fields
 from server.qdrant.client import connect
 from server.results import enrich, outputs, retention
 from server.results.artifacts import RunFolder
@@ -82,24 +85,24 @@ def discard(spec: RunSpec) -> None:
 
 
 def _through_the_stages(work: Work, directory: Path) -> Prepared:
-    exported = export_documents(work, directory)
+    labeling = work.spec.definition.llm_labeling or LLMLabeling()
+    exported = export_documents(work, directory, payload_fields(labeling))
     try:
         if exported.n_documents == 0:
             raise TooFewPointsError(n_points=0, needed=1)
         documents = load_documents(work, exported)
         found = find_groups(work, documents)
     except TooFewPointsError as error:
-        if work.spec.definition.filters is None:
+        # The filter is to blame only where all that it matched would still be too few.
+        if work.spec.definition.filters is None or exported.n_matched >= error.needed:
             raise
         return _skipped(work, exported, str(error))
-    with work.clock.stage("label"):
-        pass  # Groups keep their positions as names.
-    return write_results(work, exported, documents, found)
+    return write_results(work, exported, documents, label_groups(work, documents, found))
 
 
 def _skipped(work: Work, exported: ExportReport, why: str) -> Prepared:
     """End a run whose filter leaves too few documents: completed, with no groups."""
-    reason = f"skipped: the filter leaves {exported.n_documents} documents; {why}"
+    reason = f"skipped: the filter leaves {exported.n_matched} documents; {why}"
     result = RunResult(
         algorithm=work.config.clustering_method,
         num_clusters=0,

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from server.jobs.definition import ClusterDefinition
 from server.jobs.model import OutputCollection, ParentGroup, RunResult, Stage
+from server.labeling.settings import LabelingSettings
 from server.qdrant.client import QdrantAddress
 
 REPORT_EVERY_S = 0.25
@@ -29,6 +30,10 @@ class RunSpec:
         The inputs' names in Qdrant, in the order of the definition's collection_ids.
     outputs : tuple of OutputCollection
         Where groups and members go; none when the sources are enriched.
+    labeling : LabelingSettings
+        The language models that may be asked, with their keys; never shown.
+    label_cache : str
+        Folder of the replies that are kept.
     within : ParentGroup or None
         The group of another job whose members alone are clustered.
     previous_run_ids : tuple of str
@@ -48,6 +53,8 @@ class RunSpec:
     qdrant_names: tuple[str, ...]
     artifacts_url: str
     outputs: tuple[OutputCollection, ...]
+    labeling: LabelingSettings = field(default_factory=LabelingSettings)
+    label_cache: str = ""
     device: Device = "auto"
     within: ParentGroup | None = None
     keep_runs: int = 3

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu import clustering, metrics, preprocess, sampling, summary
+from gpu import clustering, hierarchy, metrics, preprocess, relations, sampling, summary
 from gpu.backend import choose_backend
 from gpu.clustering import Clustering, renumber_by_size
+from gpu.hierarchy import Hierarchy
 from gpu.params import NOISE, Params, parse_params
 from gpu.steps import parse_steps
 from server.jobs.spec import StageTeller
+from server.jobs.stages.describing import describe
 from server.jobs.stages.loading import Documents
 from server.jobs.stages.spaces import Space, Spaces, make_spaces
 from server.jobs.stages.work import Array, Partition, Work
-from server.labeling.naming import fallback_label
-from server.results.groups import Group
 
 DEFAULT_SEED = 42
 
@@ -27,11 +28,17 @@ DEFAULT_SEED = 42
 class Found:
     """All groups of a run.
 
-    `spaces` tells which vectors they were found in, one space for each partition.
+    Attributes
+    ----------
+    spaces : Spaces
+        Which vectors they were found in, one space for each partition; none by attributes.
+    relationships : list of dict
+        Rows of `hierarchy_relationships`.
     """
 
     partitions: list[Partition]
-    spaces: Spaces
+    spaces: Spaces = field(default_factory=lambda: Spaces(()))
+    relationships: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,14 @@ class _Sample:
     rows: NDArray[np.int64]
     points: Array
     metric: str
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A clustering of a sample, and the groups inside its groups where they are wanted."""
+
+    first_level: Clustering
+    nested: Hierarchy | None
 
 
 def find_groups(work: Work, documents: Documents) -> Found:
@@ -60,19 +75,18 @@ def find_groups(work: Work, documents: Documents) -> Found:
         samples = [_prepare(work, space, seed, stage) for space in spaces.spaces]
     with work.clock.stage("cluster", _announcement(work, samples)) as stage:
         fitted = [_fit(work, sample, parsed.params, stage) for sample in samples]
-        stage.message = f"{sum(each.n_clusters for each in fitted)} groups"
+        stage.message = f"{sum(each.first_level.n_clusters for each in fitted)} groups"
     with work.clock.stage("summarize"):
         partitions = [
             _summarize(work, space, sample, found)
             for space, sample, found in zip(spaces.spaces, samples, fitted, strict=True)
         ]
-    return Found(partitions, spaces)
+    return Found(partitions, spaces, _relationships(fitted, partitions))
 
 
 def _announcement(work: Work, samples: list[_Sample]) -> str:
-    counts = " and ".join(f"{len(sample.rows):,}" for sample in samples[:1])
     times = f", {len(samples)} features" if len(samples) > 1 else ""
-    return f"{work.config.clustering_method} on {counts} documents{times}"
+    return f"{work.config.clustering_method} on {len(samples[0].rows):,} documents{times}"
 
 
 def _prepare(work: Work, space: Space, seed: int, stage: StageTeller) -> _Sample:
@@ -96,78 +110,93 @@ def _prepare(work: Work, space: Space, seed: int, stage: StageTeller) -> _Sample
     return _Sample(rows, prepared.vectors, prepared.metric)
 
 
-def _fit(work: Work, sample: _Sample, params: Params, stage: StageTeller) -> Clustering:
-    found = clustering.fit(
-        sample.points,
-        method=work.config.clustering_method,
-        params=params,
-        metric=sample.metric,
-        device=work.spec.device,
-        progress=stage.share,
-    )
+def _fit(work: Work, sample: _Sample, params: Params, stage: StageTeller) -> _Fitted:
+    def fit(points: Array, progress: Callable[[float], None] | None = None) -> Clustering:
+        return clustering.fit(
+            points,
+            method=work.config.clustering_method,
+            params=params,
+            metric=sample.metric,
+            device=work.spec.device,
+            progress=progress,
+        )
+
+    found = fit(sample.points, stage.share)
     stage.device, stage.device_reason = found.device, found.device_reason
     work.warnings += found.notes
-    return found
-
-
-def _summarize(work: Work, space: Space, sample: _Sample, found: Clustering) -> Partition:
-    """Describe the groups in the space itself, whatever the steps before made of it."""
-    config = work.config
-    labels, strength = found.labels, found.strength
-    if len(sample.rows) < len(space.vectors):
-        labels, strength = _spread(work, space, sample, found), None
-    described = summary.summarize(
-        space.vectors, labels, metric=space.metric, centroid=config.effective_feature_method
+    if not work.config.hierarchical:
+        return _Fitted(found, None)
+    nested = hierarchy.subdivide(
+        sample.points,
+        found.labels,
+        fit=lambda points: fit(points).labels,
+        max_depth=work.config.max_hierarchy_depth,
+        progress=stage.share,
     )
+    work.warnings += nested.notes
+    return _Fitted(found, nested)
+
+
+def _summarize(work: Work, space: Space, sample: _Sample, fitted: _Fitted) -> Partition:
+    """Describe the groups in the space itself, whatever the steps before made of it."""
+    found, nested = fitted.first_level, fitted.nested
+    labels = found.labels if nested is None else nested.labels
+    strength = found.strength if nested is None else None
+    if len(sample.rows) < len(space.vectors):
+        labels = _spread(work, space, sample, labels, knows_noise=found.strength is not None)
+        strength = None
+        if nested is None:
+            labels = renumber_by_size(labels)[0]
+        else:
+            nested = replace(nested, labels=labels)
+    described = describe(work, space, labels, nested)
     return Partition(
         feature=space.feature,
+        rows=np.arange(len(labels), dtype=np.int64),
         labels=labels,
-        groups=_groups(space.feature, described),
+        groups=described.groups,
         distances=described.distances,
         confidence=summary.confidence(described.distances, labels, strength),
-        algorithm=str(found.details.get("chosen_method", config.clustering_method)),
+        algorithm=str(found.details.get("chosen_method", work.config.clustering_method)),
         device=found.device,
         device_reason=found.device_reason,
         effective_params=found.effective_params,
-        quality=dict(metrics.quality(space.vectors, labels, metric=space.metric)),
+        quality=dict(
+            metrics.quality(space.vectors, renumber_by_size(labels)[0], metric=space.metric)
+        ),
         n_dims=int(space.vectors.shape[1]),
         distance=space.distance,
     )
 
 
-def _spread(work: Work, space: Space, sample: _Sample, found: Clustering) -> NDArray[np.int32]:
+def _spread(
+    work: Work, space: Space, sample: _Sample, labels_of_sample: Array, *, knows_noise: bool
+) -> NDArray[np.int32]:
     """Give the documents outside the sample to the sample's groups, where that is wanted."""
     n_rows = len(space.vectors)
     labels = np.full(n_rows, NOISE, dtype=np.int32)
-    labels[sample.rows] = found.labels
-    if not work.config.assign_rest or not found.n_clusters:
+    labels[sample.rows] = labels_of_sample
+    gapless, positions = renumber_by_size(labels_of_sample)
+    if not work.config.assign_rest or not len(positions):
         return labels
     of_sample = summary.summarize(
         space.vectors[sample.rows],
-        found.labels,
+        gapless,
         metric=space.metric,
         centroid=work.config.effective_feature_method,
     )
-    # Only methods that know noise have a strength; for them a far document stays noise.
-    radii = None if found.strength is None else of_sample.radii
+    # For methods that know noise, a document far from every group stays noise.
+    radii = of_sample.radii if knows_noise else None
     rest = np.setdiff1d(np.arange(n_rows), sample.rows, assume_unique=True)
-    labels[rest] = sampling.assign_rest(
-        space.vectors[rest], of_sample.centroids, radii, space.metric
-    )
-    renumbered: NDArray[np.int32] = renumber_by_size(labels)[0]
-    return renumbered
+    nearest = sampling.assign_rest(space.vectors[rest], of_sample.centroids, radii, space.metric)
+    labels[rest] = np.where(nearest == NOISE, NOISE, positions[nearest])
+    return labels
 
 
-def _groups(feature: str | None, described: summary.Summary) -> list[Group]:
-    prefix = "" if feature is None else f"{feature}."
-    rows: Any = zip(described.sizes, described.centroids, described.radii, strict=True)
-    return [
-        Group(
-            cluster_id=f"{prefix}cl_{position}",
-            label=fallback_label(position),
-            member_count=int(size),
-            centroid=centroid,
-            radius=float(radius),
-        )
-        for position, (size, centroid, radius) in enumerate(rows)
-    ]
+def _relationships(fitted: list[_Fitted], partitions: list[Partition]) -> list[dict[str, Any]]:
+    """Tell which groups lie in which: by the second clustering, or by shared members."""
+    if len(partitions) > 1:
+        found = relations.relations({str(each.feature): each.labels for each in partitions})
+    else:
+        found = [row for each in fitted if each.nested for row in each.nested.relations()]
+    return [dict(row) for row in found]

@@ -13,7 +13,7 @@ from server.jobs.definition import VectorConfig
 from server.jobs.sources import SourcePlan
 from server.jobs.spec import RunSpec, StageClock
 from server.results.artifacts import RunFolder
-from server.results.groups import Group
+from server.results.groups import NOISE, Group, member_order
 
 Array = Any
 """A NumPy array (host) or a CuPy array (device)."""
@@ -44,32 +44,60 @@ class Partition:
     ----------
     feature : str or None
         The feature whose groups these are; None where there is one set only.
-    labels : array of shape (n_documents,), int32
-        Position in `groups` of each document's (leaf) group, NOISE for none.
+    rows : array of shape (n_memberships,), int64
+        The document of each membership. By vectors each document has one; by attributes it
+        has one for each of its values.
+    labels : array of shape (n_memberships,), int32
+        Position in `groups` of the deepest group it is in, NOISE for none.
     groups : list of Group
-        Parents of a hierarchy stand behind the leaves, and no label points at them.
-    distances, confidence : array of shape (n_documents,), float32
-        To the own centroid; how firmly a member.
+        Those of the first level first; a parent stands before its children.
+    distances, confidence : array of shape (n_memberships,), float32, or None
+        To the own centroid; how firmly a member. None without vectors.
     algorithm, device, device_reason, effective_params, quality
         How the groups were found, and how good they are.
     n_dims, distance
-        Of the centroids, for the output collection.
+        Of the centroids, for the output collection; None and empty without vectors.
     """
 
     feature: str | None
+    rows: NDArray[np.int64]
     labels: NDArray[np.int32]
     groups: list[Group]
-    distances: NDArray[np.float32]
-    confidence: NDArray[np.float32]
+    distances: NDArray[np.float32] | None
+    confidence: NDArray[np.float32] | None
     algorithm: str
     device: str
     device_reason: str
     effective_params: dict[str, Any]
     quality: dict[str, Any]
-    n_dims: int
+    n_dims: int | None
     distance: str
 
     @property
     def n_leaves(self) -> int:
-        """Groups that documents belong to, noise not counted."""
-        return len({int(label) for label in np.unique(self.labels)} - {-1})
+        """Groups without children."""
+        parents = {group.parent_cluster_id for group in self.groups}
+        return sum(group.cluster_id not in parents for group in self.groups)
+
+    def members(self) -> list[NDArray[np.int64]]:
+        """Give the documents of each group and of those below it, nearest first."""
+        order = member_order(self.labels, self.distances)
+        direct = np.split(
+            self.rows[order],
+            np.searchsorted(_sortable(self.labels[order]), np.arange(1, len(self.groups) + 1)),
+        )
+        position = {group.cluster_id: at for at, group in enumerate(self.groups)}
+        gathered: list[NDArray[np.int64]] = list(direct[: len(self.groups)])
+        for at in reversed(range(len(self.groups))):  # Children stand behind their parents.
+            parent = self.groups[at].parent_cluster_id
+            if parent is not None:
+                gathered[position[parent]] = np.concatenate(
+                    [gathered[position[parent]], gathered[at]]
+                )
+        return gathered
+
+
+def _sortable(labels: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Put noise where `member_order` puts it: behind all groups."""
+    wide = labels.astype(np.int64)
+    return np.where(wide == NOISE, np.iinfo(np.int64).max, wide)

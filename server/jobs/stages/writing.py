@@ -13,6 +13,7 @@ from server.export.parquet import ExportReport
 from server.jobs.model import OutputCollection, RunResult
 from server.jobs.spec import Prepared, StageTeller
 from server.jobs.stages.grouping import Found
+from server.jobs.stages.labeling import Labeled
 from server.jobs.stages.loading import Documents
 from server.jobs.stages.work import Array, Partition, Work
 from server.results import outputs
@@ -20,15 +21,16 @@ from server.results.groups import NOISE_ID, Group, member_order, members_table
 
 
 def write_results(
-    work: Work, exported: ExportReport, documents: Documents, found: Found
+    work: Work, exported: ExportReport, documents: Documents, labeled: Labeled
 ) -> Prepared:
     """Write the artifacts and fill the outputs' generations; gives what is to be committed."""
+    found = labeled.found
     with work.clock.stage("write") as stage:
         tables = [_members_of(documents, partition) for partition in found.partitions]
         work.folder.write_members(_joined(tables))
         work.folder.write_groups([g for each in found.partitions for g in each.groups])
         _stage_outputs(work, found, tables, stage)
-    result = _result(work, exported, documents, found)
+    result = _result(work, exported, documents, labeled)
     work.folder.write_manifest(
         counts={
             "documents": result.num_documents,
@@ -44,8 +46,8 @@ def write_results(
 
 def _members_of(documents: Documents, partition: Partition) -> pa.Table:
     return members_table(
-        documents.collection_ids,
-        documents.document_ids,
+        documents.collection_ids.take(partition.rows),
+        documents.document_ids.take(partition.rows),
         partition.labels,
         partition.groups,
         distances=partition.distances,
@@ -105,14 +107,18 @@ def _member_vectors(
     work: Work, found: Found, parts: Sequence[int]
 ) -> tuple[Array | None, NDArray[np.int64] | None]:
     """Give the vectors of the members, where the definition wants them in the output."""
-    if not work.config.members_with_vectors or len(parts) != 1:
+    config = work.spec.definition.vector_config
+    if config is None or not config.members_with_vectors or len(parts) != 1:
         return None, None
     partition = found.partitions[parts[0]]
-    distances = np.where(partition.labels == NOISE, np.nan, partition.distances)
-    return found.spaces.spaces[parts[0]].vectors, member_order(partition.labels, distances)
+    order = member_order(partition.labels, partition.distances)
+    return found.spaces.spaces[parts[0]].vectors, order
 
 
-def _result(work: Work, exported: ExportReport, documents: Documents, found: Found) -> RunResult:
+def _result(
+    work: Work, exported: ExportReport, documents: Documents, labeled: Labeled
+) -> RunResult:
+    found = labeled.found
     parts = found.partitions
     first = parts[0]
 
@@ -135,8 +141,11 @@ def _result(work: Work, exported: ExportReport, documents: Documents, found: Fou
         quality_metrics=each([partition.quality for partition in parts]),
         learned_weights=found.spaces.learned_weights,
         learning_quality_score=found.spaces.learning_quality_score,
+        hierarchy_relationships=found.relationships,
         timings_s=dict(work.clock.timings_s),
         outputs=list(work.spec.outputs),
         artifacts_url=work.folder.url,
         source_bucket_ids=list(exported.source_bucket_ids),
+        labeling_errors=labeled.errors,
+        labeling_usage=labeled.usage,
     )

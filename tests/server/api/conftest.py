@@ -27,6 +27,7 @@ from server.jobs.events import EventLog
 from server.jobs.model import RunResult
 from server.jobs.parents import Parents
 from server.jobs.results import Results
+from server.labeling.settings import LabelingSettings
 from server.qdrant.client import QdrantAddress
 from server.results.artifacts import RunFolder
 from server.results.groups import Group, members_table
@@ -61,6 +62,7 @@ async def world(
         events,
         async_client,
         Parents(store, str(tmp_path / "artifacts")),
+        LabelingSettings(),
         wake=lambda: woken.append("woken"),
         interrupt=interrupted.append,
     )

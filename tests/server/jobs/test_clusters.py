@@ -15,6 +15,7 @@ from server.jobs.ledger import utc_now
 from server.jobs.model import ClusterRecord, NamespaceRecord
 from server.jobs.parents import Parents
 from server.jobs.removal import Removal
+from server.labeling.settings import LabelingSettings
 from server.qdrant.client import QdrantAddress, connect_async
 from server.stores.sqlite import SqliteStore
 from server.tenancy import FIRST_TEMPLATE, Caller
@@ -64,6 +65,7 @@ async def clusters(bench: Bench) -> AsyncIterator[Clusters]:
         bench.events,
         client,
         Parents(bench.store, str(bench.artifacts)),
+        LabelingSettings(),
         wake=lambda: None,
         interrupt=lambda run_id: None,
     )

@@ -118,8 +118,7 @@ def test_all_faults_come_at_once() -> None:
             "enrich_source_collection",
             "a group for each feature",
         ),
-        (vector(hierarchical=True), "vector_config.hierarchical", "not supported yet"),
-        (body(llm_labeling={"enabled": True}), "llm_labeling.enabled", "not supported yet"),
+        (body(llm_labeling={"provider": "nobody"}), "llm_labeling.provider", "is not a provider"),
         (body(cluster_type="attribute"), "cluster_type", "not supported yet"),
         (body(parent_cluster_id="clust_1"), "parent_group_id", "required when the other"),
         (
