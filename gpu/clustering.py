@@ -39,7 +39,7 @@ COSINE_DISTANCES = {
 }
 """Parameters that are distances in the caller's metric, of methods that see unit rows only."""
 
-WITH_METRIC = ("dbscan", "agglomerative", "optics")
+WITH_METRIC = ("dbscan", "agglomerative", "optics", "auto")
 """Methods that are told the metric; the others are Euclidean."""
 
 
@@ -70,6 +70,9 @@ class Clustering:
         Figures of the method's own, such as ``inertia`` and ``n_iter``.
     device_reason : str
         Why it ran there, in plain words.
+    nearest : array of shape (n_points,), int32, or None
+        The group each point is nearest to, noise included, where the method has a better rule
+        than the nearest centroid (auto); None otherwise. NumPy.
     """
 
     labels: Array
@@ -80,6 +83,7 @@ class Clustering:
     notes: list[str] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
     device_reason: str = ""
+    nearest: Array | None = None
 
 
 def renumber_by_size(labels: Array) -> tuple[Array, Array]:
