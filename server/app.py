@@ -25,7 +25,7 @@ from server.jobs.queue import QueueSettings, RunQueue
 from server.jobs.removal import Removal
 from server.jobs.results import Results
 from server.jobs.running import RunningRun, Workplace
-from server.jobs.spec import RunSpec
+from server.jobs.spec import DEFAULT_ASSIGNMENT_THRESHOLD, RunSpec
 from server.qdrant.client import QdrantAddress, connect_async
 from server.qdrant.embedded import attach_or_start
 from server.results.outputs import plan_output, slug
@@ -171,6 +171,12 @@ class App:
             keep_runs=self._settings.keep_runs,
             previous_run_ids=tuple(past.run_id for past in earlier),
             earlier_successes=tuple(past.run_id for past in reversed(successes)),
+            assign_to=successes[-1] if run.mode == "assign" and successes else None,
+            assignment_threshold=(
+                DEFAULT_ASSIGNMENT_THRESHOLD
+                if run.assignment_threshold is None
+                else run.assignment_threshold
+            ),
             result=run.result,
         )
 

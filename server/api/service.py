@@ -28,7 +28,13 @@ from server.api.convert.executions import (
     interruption,
 )
 from server.api.convert.pages import pagination_to_pb, slice_of, stats_to_pb
-from server.api.convert.requests import changes_of, definition_of, identity_of, overrides_of
+from server.api.convert.requests import (
+    changes_of,
+    definition_of,
+    identity_of,
+    options_of,
+    overrides_of,
+)
 from server.api.convert.tasks import task_to_pb
 from server.api.convert.values import required
 from server.api.limits import wants_total
@@ -98,7 +104,10 @@ class ClusterService(ResultCalls):
         """Queue another run."""
         required(request, "cluster_id")
         record, run = await self._clusters.execute(
-            current_caller(), request.cluster_id, overrides_of(request)
+            current_caller(),
+            request.cluster_id,
+            overrides_of(request),
+            options_of(request, context.invocation_metadata() or ()),
         )
         return task_to_pb(record, run)
 

@@ -17,8 +17,10 @@ from qdrant_client import AsyncQdrantClient
 from server.errors import (
     InvalidRequestError,
     NotFoundError,
+    PreconditionError,
     QuotaError,
     RequestIdTakenError,
+    Violation,
 )
 from server.jobs import ledger, moves
 from server.jobs.checks import faults_of_cluster_name
@@ -27,6 +29,7 @@ from server.jobs.events import EventLog, Heartbeat
 from server.jobs.ids import new_id, short_id
 from server.jobs.ledger import utc_now
 from server.jobs.model import ClusterRecord, EventRecord, RunRecord
+from server.jobs.moves import RunOptions
 from server.jobs.parents import Parents
 from server.jobs.sources import plan_sources
 from server.labeling.checks import check_provider
@@ -68,6 +71,12 @@ class TaskNotFoundError(NotFoundError):
     """No task of that id in the caller's namespace."""
 
     reason = "TASK_NOT_FOUND"
+
+
+class NothingToAssignToError(PreconditionError):
+    """Mode assign needs the groups of an earlier run, and no run has found groups yet."""
+
+    reason = "NOTHING_TO_ASSIGN_TO"
 
 
 class Clusters:
@@ -190,22 +199,41 @@ class Clusters:
         return await ledger.apply(self._store, caller.namespace_id, record.cluster_id, move)
 
     async def execute(
-        self, caller: Caller, id_or_name: str, overrides: dict[str, Any]
+        self,
+        caller: Caller,
+        id_or_name: str,
+        overrides: dict[str, Any],
+        options: RunOptions = moves.FULL,
     ) -> tuple[ClusterRecord, RunRecord]:
-        """Queue another run, with overrides for it alone (filters, sample_size, llm_labeling)."""
+        """Queue another run, with overrides for it alone (filters, sample_size, llm_labeling).
+
+        A repeat with the same request id and body within 24 hours gives the first one's run.
+
+        Raises
+        ------
+        NothingToAssignToError
+            In mode assign, if no run has found groups yet.
+        RequestIdTakenError
+            If the request id was used with another body.
+        """
         record = await self.get(caller, id_or_name)
+        if (earlier := _same_request(record, options)) is not None:
+            return record, earlier
         definition = self._checked(_patched(record.definition, overrides))
         await plan_sources(self._qdrant, caller.qdrant_name, definition)
         parent = await self._parents.find(caller.namespace_id, definition)
+        if options.mode == "assign":
+            _check_assignable(record)
         await self._check_quota(caller)
-        stored = await ledger.apply(
-            self._store,
-            caller.namespace_id,
-            record.cluster_id,
-            lambda current: moves.queue_run(current, definition, utc_now(), within=parent),
-        )
+
+        def move(current: ClusterRecord) -> ClusterRecord:
+            if _same_request(current, options) is not None:  # The same came twice at once.
+                return current
+            return moves.queue_run(current, definition, utc_now(), options, within=parent)
+
+        stored = await ledger.apply(self._store, caller.namespace_id, record.cluster_id, move)
         self._wake()
-        return stored, stored.runs[-1]
+        return stored, _same_request(stored, options) or stored.runs[-1]
 
     async def cancel(
         self, caller: Caller, id_or_name: str, run_id: str
@@ -296,6 +324,36 @@ class Clusters:
                 retry_after_s=10.0,
                 active_runs=active,
             )
+
+
+def _same_request(record: ClusterRecord, options: RunOptions) -> RunRecord | None:
+    """Find the run that an earlier request of the same id queued, unless it has aged out."""
+    if options.request_id is None:
+        return None
+    for run in reversed(record.runs):
+        if run.request_id != options.request_id or utc_now() - run.queued_at > REQUEST_ID_LIFE:
+            continue
+        if run.request_sha256 != options.request_sha256:
+            raise RequestIdTakenError(
+                f"request_id {options.request_id!r} was used for run {run.run_id} with another "
+                "body; send a new request_id",
+                run_id=run.run_id,
+            )
+        return run
+    return None
+
+
+def _check_assignable(record: ClusterRecord) -> None:
+    if record.definition.cluster_type != "vector":
+        told = "assign compares vectors, and this cluster groups by attributes; send full"
+        raise InvalidRequestError([Violation("mode", told)])
+    if record.newest_success is None:
+        raise NothingToAssignToError(
+            f"no run of cluster {record.cluster_id} has found groups yet, so new documents have "
+            f"nowhere to go; its status is {record.status}; send mode full",
+            cluster_id=record.cluster_id,
+            status=record.status,
+        )
 
 
 def _run_of(record: ClusterRecord, run_id: str | None) -> RunRecord:

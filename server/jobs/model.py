@@ -148,7 +148,10 @@ class RunRecord(DefinedRecord):
     run_id: str
     task_id: str
     mode: Literal["full", "assign"] = "full"
+    assignment_threshold: float | None = None
     within: ParentGroup | None = None
+    request_id: str | None = None
+    request_sha256: str | None = None
     status: RunStatus = "pending"
     stage: Stage | None = None
     queued_at: datetime

@@ -11,6 +11,7 @@ record's raises `LeaseLostError`, so whoever lost a run can change nothing of it
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -46,11 +47,34 @@ class RunActiveError(PreconditionError):
     reason = "RUN_ACTIVE"
 
 
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is asked for, beside its definition.
+
+    Attributes
+    ----------
+    mode : {"full", "assign"}
+        assign: new documents go to the stored centroids.
+    assignment_threshold : float or None
+        Least cosine similarity for that.
+    request_id, request_sha256 : str or None
+        The caller's name for the request, and what its body was.
+    """
+
+    mode: Literal["full", "assign"] = "full"
+    assignment_threshold: float | None = None
+    request_id: str | None = None
+    request_sha256: str | None = None
+
+
+FULL = RunOptions()
+
+
 def queue_run(
     cluster: ClusterRecord,
     definition: ClusterDefinition,
     now: datetime,
-    mode: Literal["full", "assign"] = "full",
+    options: RunOptions = FULL,
     within: ParentGroup | None = None,
 ) -> ClusterRecord:
     """Add a pending run; refused while another one is active."""
@@ -64,7 +88,7 @@ def queue_run(
     run = RunRecord(
         run_id=new_id("run"),
         task_id=new_id("task"),
-        mode=mode,
+        **asdict(options),
         within=within,
         definition=definition,
         queued_at=now,

@@ -23,6 +23,7 @@ from server.jobs.definition import LLMLabeling
 from server.jobs.model import RunResult
 from server.jobs.sources import plan_sources_now
 from server.jobs.spec import Prepared, Report, RunSpec, StageClock
+from server.jobs.stages.assigning import assign_groups, keep_labels
 from server.jobs.stages.grouping import find_groups
 from server.jobs.stages.labeling import label_groups
 from server.jobs.stages.loading import export_documents, load_documents
@@ -86,18 +87,20 @@ def discard(spec: RunSpec) -> None:
 
 def _through_the_stages(work: Work, directory: Path) -> Prepared:
     labeling = work.spec.definition.llm_labeling or LLMLabeling()
-    exported = export_documents(work, directory, payload_fields(labeling))
+    assigns = work.spec.assign_to is not None  # Then groups keep their names.
+    exported = export_documents(work, directory, () if assigns else payload_fields(labeling))
     try:
         if exported.n_documents == 0:
             raise TooFewPointsError(n_points=0, needed=1)
         documents = load_documents(work, exported)
-        found = find_groups(work, documents)
+        found = assign_groups(work, documents) if assigns else find_groups(work, documents)
     except TooFewPointsError as error:
         # The filter is to blame only where all that it matched would still be too few.
         if work.spec.definition.filters is None or exported.n_matched >= error.needed:
             raise
         return _skipped(work, exported, str(error))
-    return write_results(work, exported, documents, label_groups(work, documents, found))
+    labeled = keep_labels(work, found) if assigns else label_groups(work, documents, found)
+    return write_results(work, exported, documents, labeled)
 
 
 def _skipped(work: Work, exported: ExportReport, why: str) -> Prepared:

@@ -10,12 +10,15 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from server.jobs.definition import ClusterDefinition
-from server.jobs.model import OutputCollection, ParentGroup, RunResult, Stage
+from server.jobs.model import OutputCollection, ParentGroup, RunRecord, RunResult, Stage
 from server.labeling.settings import LabelingSettings
 from server.qdrant.client import QdrantAddress
 
 REPORT_EVERY_S = 0.25
 """Progress inside a stage is told at most this often; its start and end always."""
+
+DEFAULT_ASSIGNMENT_THRESHOLD = 0.5
+"""Least cosine similarity for an assignment, where its caller names none."""
 
 Device = Literal["auto", "gpu", "cpu"]
 
@@ -41,6 +44,10 @@ class RunSpec:
     earlier_successes : tuple of str
         Earlier runs that found groups, newest first: their artifacts are kept or retired, and
         the newest one's members are compared with the new ones when sources are enriched.
+    assign_to : RunRecord or None
+        In mode assign the run whose groups new documents are given to.
+    assignment_threshold : float
+        Least cosine similarity to a centroid for that.
     result : RunResult or None
         What was committed; set once the run only needs to be published.
     """
@@ -60,6 +67,8 @@ class RunSpec:
     keep_runs: int = 3
     previous_run_ids: tuple[str, ...] = ()
     earlier_successes: tuple[str, ...] = ()
+    assign_to: RunRecord | None = None
+    assignment_threshold: float = DEFAULT_ASSIGNMENT_THRESHOLD
     result: RunResult | None = None
 
 

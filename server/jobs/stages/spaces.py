@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpu import feature_weights, features
 from server.jobs.sources import Feature
@@ -46,8 +46,17 @@ class Spaces:
     learning_quality_score: float | None = None
 
 
-def make_spaces(work: Work, documents: Documents, n_clusters: int | None, seed: int) -> Spaces:
-    """Lay the features out as the definition's strategy says."""
+def make_spaces(
+    work: Work,
+    documents: Documents,
+    n_clusters: int | None,
+    seed: int,
+    known: Spaces | None = None,
+) -> Spaces:
+    """Lay the features out as the definition's strategy says.
+
+    Weights are learned where the strategy wants it, unless another run's are `known`.
+    """
     planned = work.plan.features
     if len(planned) == 1:
         return Spaces((_alone(planned[0], documents.blocks[0], None),))
@@ -60,7 +69,9 @@ def make_spaces(work: Work, documents: Documents, n_clusters: int | None, seed: 
         )
     weights = [float(work.config.feature_weights.get(each.name, 1.0)) for each in planned]
     learned = None
-    if work.config.multi_feature_strategy == "weighted" and not work.config.feature_weights:
+    if known is not None and known.learned_weights is not None:
+        weights = [known.learned_weights[each.name] for each in planned]
+    elif work.config.multi_feature_strategy == "weighted" and not work.config.feature_weights:
         learned = feature_weights.learn_weights(
             documents.blocks,
             n_clusters=n_clusters,
@@ -77,6 +88,8 @@ def make_spaces(work: Work, documents: Documents, n_clusters: int | None, seed: 
     space = Space(
         None, joined, "cosine" if angular else "euclidean", "Cosine" if angular else "Euclid"
     )
+    if known is not None:
+        return replace(known, spaces=(space,))
     if learned is None:
         return Spaces((space,))
     named = {each.name: weight for each, weight in zip(planned, weights, strict=True)}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import grpc
-from clusters.v1 import cluster_requests_pb2, execution_pb2, task_pb2
+from clusters.v1 import cluster_pb2, cluster_requests_pb2, execution_pb2, task_pb2
 from google.protobuf import json_format
 
 from server.jobs import moves
@@ -243,18 +244,70 @@ async def test_overrides_hold_for_one_run(caller: Caller, body: dict[str, Any]) 
     assert not kept.vector_config.HasField("sample_size")
 
 
-async def test_what_execute_cannot_do_yet_is_refused(caller: Caller, body: dict[str, Any]) -> None:
+async def test_a_mode_and_what_does_not_go_with_it_are_refused(
+    caller: Caller, body: dict[str, Any]
+) -> None:
     draft = await caller.create({**body, "execute": False})
 
-    failure = await failure_of(
-        execute(caller, cluster_id=draft.cluster_id, mode="assign", assignment_threshold=0.5)
+    unknown = await failure_of(
+        execute(caller, cluster_id=draft.cluster_id, mode="half", assignment_threshold=1.5)
     )
-    unknown = await failure_of(execute(caller, cluster_id=draft.cluster_id, mode="half"))
+    idle = await failure_of(
+        execute(
+            caller,
+            cluster_id=draft.cluster_id,
+            mode="assign",
+            assignment_threshold="NaN",
+            sample_size=5,
+            llm_labeling={},
+        )
+    )
 
-    assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert failure.violations.keys() == {"mode", "assignment_threshold"}
-    assert "not supported yet" in failure.violations["mode"]
+    assert unknown.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert unknown.violations.keys() == {"mode", "assignment_threshold"}
     assert "full, assign" in unknown.violations["mode"]
+    assert idle.violations.keys() == {"assignment_threshold", "sample_size", "llm_labeling"}
+
+
+async def test_nothing_can_be_assigned_before_a_run_found_groups(
+    caller: Caller, body: dict[str, Any]
+) -> None:
+    draft = await caller.create({**body, "execute": False})
+
+    failure = await failure_of(execute(caller, cluster_id=draft.cluster_id, mode="assign"))
+
+    assert (failure.code, failure.reason) == (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "NOTHING_TO_ASSIGN_TO",
+    )
+    assert "DRAFT" in failure.message
+
+
+async def test_assigning_is_queued_after_a_success(
+    caller: Caller, finished: cluster_pb2.Cluster
+) -> None:
+    task = await execute(caller, cluster_id="done", mode="assign", assignment_threshold=0.8)
+    ran = await execution(caller, finished.cluster_id)
+
+    assert task.additional_data["mode"] == ran.mode == "assign"
+    assert ran.status == "pending"
+
+
+async def test_a_repeated_request_queues_one_run(
+    caller: Caller, finished: cluster_pb2.Cluster
+) -> None:
+    tasks = await asyncio.gather(
+        *(execute(caller, cluster_id="done", request_id="once") for _ in range(4))
+    )
+    failure = await failure_of(execute(caller, cluster_id="done", request_id="once", sample_size=7))
+    other = await failure_of(execute(caller, cluster_id="done", request_id="another"))
+
+    assert len({task.task_id for task in tasks}) == 1
+    assert (failure.code, failure.reason) == (
+        grpc.StatusCode.ALREADY_EXISTS,
+        "REQUEST_ID_TAKEN",
+    )
+    assert other.reason == "RUN_ACTIVE"
 
 
 async def test_patch_changes_what_was_sent_and_nothing_else(
