@@ -11,6 +11,8 @@ from app_runs import N_DIMS, N_GROUPS, N_PER_GROUP, add_colors, definition, fini
 from qdrant_client import AsyncQdrantClient, models
 
 from server.app import App
+from server.errors import InvalidRequestError
+from server.jobs.enriching import Wanted
 from server.jobs.model import ClusterRecord, GroupNames, RunRecord
 from server.jobs.moves import RunOptions
 from server.tenancy import Caller
@@ -204,3 +206,96 @@ async def test_hierarchies_take_new_documents_into_their_leaves(
     assert newest.result is not None
     assert cluster.runs[0].result is not None
     assert newest.result.hierarchy_relationships == cluster.runs[0].result.hierarchy_relationships
+
+
+async def add_pairs(qdrant: AsyncQdrantClient, collection: str) -> None:
+    """Store documents with three groups by `shape`, two by `tone`, none by `hiss`."""
+    rng = np.random.default_rng(11)
+    number = np.arange(120)
+    vectors = {
+        "shape": np.eye(3, 8)[number % 3] + rng.normal(0, 0.05, (120, 8)),
+        "tone": np.eye(2, 8)[number % 2] + rng.normal(0, 0.05, (120, 8)),
+        "hiss": rng.normal(0, 1, (120, 12)),
+    }
+    sizes = {name: rows.shape[1] for name, rows in vectors.items()}
+    await qdrant.create_collection(
+        collection,
+        vectors_config={
+            name: models.VectorParams(size=size, distance=models.Distance.COSINE)
+            for name, size in sizes.items()
+        },
+    )
+    await qdrant.upsert(
+        collection,
+        [
+            models.PointStruct(
+                id=int(n), vector={name: rows[n].tolist() for name, rows in vectors.items()}
+            )
+            for n in number
+        ],
+        wait=True,
+    )
+
+
+async def add_twin(qdrant: AsyncQdrantClient, collection: str) -> None:
+    """Store a new document with the vectors of document 0."""
+    source = (await qdrant.retrieve(collection, [0], with_vectors=True))[0]
+    assert isinstance(source.vector, dict)
+    await qdrant.upsert(collection, [models.PointStruct(id=500, vector=source.vector)], wait=True)
+
+
+def over(collection: str, features: list[str], n_clusters: int, strategy: str) -> dict[str, Any]:
+    return {
+        "collection_ids": [collection],
+        "vector_config": {
+            "clustering_method": "kmeans",
+            "algorithm_params": {"n_clusters": n_clusters},
+            "feature_uris": features,
+            "multi_feature_strategy": strategy,
+        },
+    }
+
+
+async def test_each_feature_takes_the_new_document_into_a_group_of_its_own(
+    app: App, caller: Caller, qdrant: AsyncQdrantClient
+) -> None:
+    await add_pairs(qdrant, "apart")
+    raw = over("apart", ["shape", "tone"], 2, "independent")
+    cluster = await run(app, caller, raw)
+    await add_twin(qdrant, "apart")
+
+    cluster, newest = await assign(app, caller, cluster)
+
+    assert newest.result is not None
+    path = newest.result.artifacts_url.removeprefix("file://") + "/members.parquet"
+    rows = pq.read_table(path).to_pylist()
+    groups = {
+        name: sorted(row["cluster_id"] for row in rows if row["source_document_id"] == name)
+        for name in ("0", "500")
+    }
+    assert [name.split(".")[0] for name in groups["500"]] == ["shape", "tone"]
+    assert groups["500"] == groups["0"]
+    assert newest.result.num_clusters == 4
+    with pytest.raises(InvalidRequestError, match="several groups at once"):
+        await app.results.enrichments.enrich(
+            caller, Wanted(cluster_id=cluster.cluster_id, run_id=None, collection_id="apart")
+        )
+
+
+async def test_learned_weights_stay(app: App, caller: Caller, qdrant: AsyncQdrantClient) -> None:
+    await add_pairs(qdrant, "weighed")
+    cluster = await run(app, caller, over("weighed", ["shape", "hiss"], 3, "weighted"))
+    first = cluster.runs[-1].result
+    await add_twin(qdrant, "weighed")
+
+    cluster, newest = await assign(app, caller, cluster)
+
+    assert first is not None
+    assert newest.result is not None
+    assert newest.result.learned_weights == first.learned_weights is not None
+    assert newest.result.learning_quality_score == first.learning_quality_score
+    members = members_of(newest)
+    assert members["500"]["cluster_id"] == members["0"]["cluster_id"]
+    assert members["500"]["distance_to_centroid"] == pytest.approx(
+        members["0"]["distance_to_centroid"], abs=1e-6
+    )
