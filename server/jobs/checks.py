@@ -1,8 +1,8 @@
 """What types cannot say of a request: names, methods, filters, and what goes together.
 
 Works on the JSON as it was sent, so that these faults are told together with those of its
-types. Values that the contract names but this version does not build are refused as "not
-supported yet"; nothing is accepted and then ignored.
+types. What the contract names but this version does not build is refused as "not supported
+yet"; nothing is accepted and then ignored.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ def faults_of(body: Mapping[str, Any]) -> Iterator[Violation]:
     return chain.from_iterable(
         check(body)
         for check in (
-            _not_built,
             _faults_of_names,
             _faults_of_type,
             _faults_of_method,
@@ -57,11 +56,6 @@ def shorten(value: Any) -> str:
 def _part(body: Mapping[str, Any], name: str) -> dict[str, Any]:
     value = body.get(name)
     return value if isinstance(value, dict) else {}
-
-
-def _not_built(body: Mapping[str, Any]) -> Iterator[Violation]:
-    if body.get("cluster_type") == "attribute":
-        yield Violation("cluster_type", "attribute clustering is not supported yet; use vector")
 
 
 def _faults_of_names(body: Mapping[str, Any]) -> Iterator[Violation]:

@@ -19,11 +19,13 @@ from qdrant_client import QdrantClient
 from gpu.errors import TooFewPointsError
 from server.errors import NotFoundError
 from server.export.parquet import ExportReport
+from server.export.rows import WHOLE_PAYLOAD
 from server.jobs.definition import LLMLabeling
 from server.jobs.model import RunResult
 from server.jobs.sources import plan_sources_now
 from server.jobs.spec import Prepared, Report, RunSpec, StageClock
 from server.jobs.stages.assigning import assign_groups, keep_labels
+from server.jobs.stages.attributes import ALGORITHM, group_by_attributes
 from server.jobs.stages.grouping import find_groups
 from server.jobs.stages.labeling import label_groups
 from server.jobs.stages.loading import export_documents, load_documents
@@ -86,14 +88,20 @@ def discard(spec: RunSpec) -> None:
 
 
 def _through_the_stages(work: Work, directory: Path) -> Prepared:
-    labeling = work.spec.definition.llm_labeling or LLMLabeling()
+    definition = work.spec.definition
+    by_attributes = definition.attribute_config if definition.cluster_type == "attribute" else None
+    labeling = definition.llm_labeling or LLMLabeling()
+    fields = (WHOLE_PAYLOAD,) if by_attributes else payload_fields(labeling)
     assigns = work.spec.assign_to is not None  # Then groups keep their names.
-    exported = export_documents(work, directory, () if assigns else payload_fields(labeling))
+    exported = export_documents(work, directory, fields)
     try:
         if exported.n_documents == 0:
             raise TooFewPointsError(n_points=0, needed=1)
         documents = load_documents(work, exported)
-        found = assign_groups(work, documents) if assigns else find_groups(work, documents)
+        if by_attributes is not None:
+            found = group_by_attributes(work, documents, by_attributes)
+        else:
+            found = assign_groups(work, documents) if assigns else find_groups(work, documents)
     except TooFewPointsError as error:
         # The filter is to blame only where all that it matched would still be too few.
         if work.spec.definition.filters is None or exported.n_matched >= error.needed:
@@ -105,9 +113,12 @@ def _through_the_stages(work: Work, directory: Path) -> Prepared:
 
 def _skipped(work: Work, exported: ExportReport, why: str) -> Prepared:
     """End a run whose filter leaves too few documents: completed, with no groups."""
+    definition = work.spec.definition
     reason = f"skipped: the filter leaves {exported.n_matched} documents; {why}"
     result = RunResult(
-        algorithm=work.config.clustering_method,
+        algorithm=ALGORITHM
+        if definition.cluster_type == "attribute"
+        else work.config.clustering_method,
         num_clusters=0,
         num_documents=exported.n_documents,
         timings_s=dict(work.clock.timings_s),

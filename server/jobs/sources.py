@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
-from gpu.params import Metric
+from gpu.params import METHODS, Metric, supports_metric
 from server.errors import InvalidRequestError, Violation
 from server.jobs.definition import ClusterDefinition
 from server.qdrant.errors import CollectionNotFoundError, VectorNotFoundError
@@ -215,11 +215,13 @@ class _Planner:
                         f"{source.collection_id} holds several vectors for each document; "
                         "name one that holds one",
                     )
-            if spec.distance == "Manhattan":
+            method = self._definition.vector.clustering_method
+            if not supports_metric(method, METRIC_OF_DISTANCE[spec.distance]):
+                able = [each for each in METHODS if supports_metric(each, "manhattan")]
                 self._refuse(
                     "vector_config.clustering_method",
-                    f"{self._definition.vector.clustering_method} cannot cluster by Manhattan "
-                    "distance; collections with Cosine, Euclid or Dot vectors can be clustered",
+                    f"{method} cannot cluster by {spec.distance} distance; these can: "
+                    f"{', '.join(able)}",
                 )
             features.append(Feature(name, spec.size, spec.distance))
         return tuple(features)

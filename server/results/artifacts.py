@@ -275,7 +275,9 @@ class RunFolder:
         if found:
             return found
         known = {group.cluster_id for group in self.read_groups(with_centroids=False)}
-        if group_id != NOISE_ID and group_id not in known:
+        # With several features each has noise of its own: `text.cl_noise`.
+        is_noise = group_id is not None and group_id.split(".")[-1] == NOISE_ID
+        if not is_noise and group_id not in known:
             raise NotFoundError("group", group_id, f"see ListGroups for those of {self.run_id}")
         return [(0, 0)]
 

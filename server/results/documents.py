@@ -53,6 +53,7 @@ def centroid_points(groups: Sequence[Group], output_name: str) -> list[models.Po
 
 def _centroid_payload(group: Group) -> dict[str, Any]:
     payload: dict[str, Any] = {
+        **group.fields,
         "is_centroid": True,
         "cluster_id": group.cluster_id,
         "label": group.label,

@@ -7,8 +7,9 @@ groups, noise last) and then by distance to the centroid, so a group is one slic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -55,6 +56,8 @@ class Group:
         The 95th percentile of its members' distance to the centroid, in the run's metric.
     cohesion : float or None
         Mean distance of its members to the centroid, in the run's metric.
+    fields : mapping
+        Payload fields that the group's document has beside these: by attributes, their values.
     """
 
     cluster_id: str
@@ -66,6 +69,7 @@ class Group:
     centroid: NDArray[np.float32] | None = None
     radius: float | None = None
     cohesion: float | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 def member_order(
@@ -100,6 +104,7 @@ def members_table(
     distances: NDArray[np.floating] | None = None,
     confidence: NDArray[np.floating] | None = None,
     coordinates: NDArray[np.floating] | None = None,
+    noise_id: str = NOISE_ID,
 ) -> pa.Table:
     """Build the members table from parallel columns, one row for each clustered document.
 
@@ -115,6 +120,8 @@ def members_table(
         NaN becomes null. Noise never has a distance.
     coordinates : array of shape (n_points, 2 or 3), float, or None
         Places on the map.
+    noise_id : str
+        What the documents of no group have as their group's id.
 
     Returns
     -------
@@ -140,7 +147,7 @@ def members_table(
     columns = [
         _strings(collection_ids).take(pa.array(order)),
         _strings(document_ids).take(pa.array(order)),
-        _named(names, [group.cluster_id for group in groups] + [NOISE_ID]),
+        _named(names, [group.cluster_id for group in groups] + [noise_id]),
         _named(names, [group.label for group in groups] + [NOISE_LABEL]),
         _floats(distances, order),
         _floats(confidence, order),

@@ -24,24 +24,8 @@ Slices = dict[str, tuple[int, int]]
 
 
 def groups_table(groups: Sequence[Group]) -> pa.Table:
-    """Lay groups out as one row each; centroids are FixedSizeList<float32> (null if none)."""
-    sizes = {len(group.centroid) for group in groups if group.centroid is not None}
-    if len(sizes) > 1:
-        raise ValueError(f"centroids of different sizes: {sorted(sizes)}")
-    n_dims = sizes.pop() if sizes else 0
-    flat = np.zeros((len(groups), n_dims), dtype=np.float32)
-    for row, group in enumerate(groups):
-        if group.centroid is not None:
-            flat[row] = group.centroid
-    centroids = (
-        pa.FixedSizeListArray.from_arrays(
-            pa.array(flat.reshape(-1)),
-            n_dims,
-            mask=pa.array([group.centroid is None for group in groups], type=pa.bool_()),
-        )
-        if n_dims
-        else pa.nulls(len(groups), pa.list_(pa.float32(), 0))
-    )
+    """Lay groups out as one row each; a group without a centroid has null there."""
+    centroids = _centroids(groups)
     return pa.table(
         {
             "cluster_id": _text([group.cluster_id for group in groups]),
@@ -52,11 +36,19 @@ def groups_table(groups: Sequence[Group]) -> pa.Table:
             ),
             "member_count": pa.array([group.member_count for group in groups], pa.int64()),
             "parent_cluster_id": _text([group.parent_cluster_id for group in groups]),
+            "fields": _text([json.dumps(dict(group.fields)) for group in groups]),
             "radius": pa.array([group.radius for group in groups], pa.float32()),
             "cohesion": pa.array([group.cohesion for group in groups], pa.float32()),
             "centroid": centroids,
         }
     )
+
+
+def _centroids(groups: Sequence[Group]) -> pa.Array:
+    """Give the centroids as FixedSizeList<float32>; as lists where their sizes differ."""
+    sizes = {len(group.centroid) for group in groups if group.centroid is not None}
+    kind = pa.list_(pa.float32(), sizes.pop()) if len(sizes) == 1 else pa.list_(pa.float32())
+    return pa.array([group.centroid for group in groups], type=kind)
 
 
 def _text(values: Iterable[str | None]) -> pa.Array:
@@ -67,14 +59,20 @@ def groups_of(table: pa.Table) -> list[Group]:
     """Read groups back, in their order. Without a centroid column they have none."""
     rows = table.drop_columns(["centroid"] if "centroid" in table.column_names else [])
     centroids: Sequence[Any] = [None] * len(table)
-    if "centroid" in table.column_names and table.schema.field("centroid").type.list_size:
-        column = table["centroid"].combine_chunks()
-        present = column.is_valid().to_numpy(zero_copy_only=False)
-        flat = column.values.to_numpy(zero_copy_only=False)
-        flat = flat[column.offset * column.type.list_size :].reshape(-1, column.type.list_size)
-        centroids = [flat[row].copy() if there else None for row, there in enumerate(present)]
+    if "centroid" in table.column_names:
+        centroids = [
+            np.array(value.values, dtype=np.float32) if value.is_valid else None
+            for value in table["centroid"]
+        ]
     return [
-        Group(**{**row, "keywords": tuple(row["keywords"] or ())}, centroid=centroid)
+        Group(
+            **{
+                **row,
+                "keywords": tuple(row["keywords"] or ()),
+                "fields": json.loads(row.get("fields") or "{}"),
+            },
+            centroid=centroid,
+        )
         for row, centroid in zip(rows.to_pylist(), centroids, strict=True)
     ]
 

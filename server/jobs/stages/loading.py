@@ -10,8 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from gpu import frames
+from gpu import device_frames, frames
 from gpu.errors import TooFewPointsError
+from gpu.memory import estimate
+from gpu.params import parse_params
 from server.export.filters import parse_filter
 from server.export.parquet import ExportReport, ExportRequest, ExportSource, export
 from server.jobs.stages.work import Array, Work
@@ -77,12 +79,31 @@ def load_documents(work: Work, exported: ExportReport) -> Documents:
     """Read the export back: ids as Arrow columns, vectors as matrices."""
     with work.clock.stage("load") as stage:
         ids = pa.concat_tables([pq.read_table(path, columns=ID_COLUMNS) for path in exported.files])
-        blocks = tuple(
-            frames.load_vectors(exported.files, column, "cpu") for column in exported.columns
-        )
+        blocks = _load_blocks(work, exported)
         shapes = ", ".join(f"{block.shape[0]:,} x {block.shape[1]}" for block in blocks)
         stage.message = f"{shapes} float32"
     return _within(work, Documents(ids[ID_COLUMNS[0]], ids[ID_COLUMNS[1]], blocks, exported.files))
+
+
+def _load_blocks(work: Work, exported: ExportReport) -> tuple[Array, ...]:
+    """Read the vectors to where the fit will run; several features, or steps, on the host."""
+    if len(exported.columns) != 1 or work.config.preprocessing_steps:
+        return tuple(
+            frames.load_vectors(exported.files, column, "cpu") for column in exported.columns
+        )
+    config = work.config
+    params = parse_params(config.clustering_method, config.algorithm_params).params
+
+    def needed_bytes(n_points: int, n_dims: int) -> int:
+        n_clustered = min(n_points, config.sample_size or n_points)
+        fit = estimate(config.clustering_method, n_clustered, n_dims, params, "gpu")
+        return 4 * n_points * n_dims + fit
+
+    loaded = device_frames.load_for(
+        exported.files, exported.columns[0], work.spec.device, needed_bytes
+    )
+    work.warnings += loaded.notes
+    return (loaded.vectors,)
 
 
 def _within(work: Work, documents: Documents) -> Documents:

@@ -27,7 +27,7 @@ def write_results(
     found = labeled.found
     with work.clock.stage("write") as stage:
         tables = [_members_of(documents, partition) for partition in found.partitions]
-        work.folder.write_members(_joined(tables))
+        work.folder.write_members(pa.concat_tables(tables))
         work.folder.write_groups([g for each in found.partitions for g in each.groups])
         _stage_outputs(work, found, tables, stage)
     result = _result(work, exported, documents, labeled)
@@ -52,16 +52,7 @@ def _members_of(documents: Documents, partition: Partition) -> pa.Table:
         partition.groups,
         distances=partition.distances,
         confidence=partition.confidence,
-    )
-
-
-def _joined(tables: Sequence[pa.Table]) -> pa.Table:
-    """Put the features' members together, all noise last, so that each group is one slice."""
-    if len(tables) == 1:
-        return tables[0]
-    noise = pa.compute.field("cluster_id") == NOISE_ID
-    return pa.concat_tables(
-        [*(table.filter(~noise) for table in tables), *(table.filter(noise) for table in tables)]
+        noise_id=NOISE_ID if partition.feature is None else f"{partition.feature}.{NOISE_ID}",
     )
 
 
@@ -94,7 +85,7 @@ def _stage_one(
         work.client,
         output,
         groups,
-        _joined(tables),
+        pa.concat_tables(tables),
         distance=partitions[0].distance,
         n_dims=partitions[0].n_dims,
         vectors=vectors,

@@ -119,7 +119,6 @@ def test_all_faults_come_at_once() -> None:
             "a group for each feature",
         ),
         (body(llm_labeling={"provider": "nobody"}), "llm_labeling.provider", "is not a provider"),
-        (body(cluster_type="attribute"), "cluster_type", "not supported yet"),
         (body(parent_cluster_id="clust_1"), "parent_group_id", "required when the other"),
         (
             body(

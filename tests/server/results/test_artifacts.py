@@ -143,10 +143,19 @@ def test_members_that_are_not_sorted_are_refused(tmp_path):
         folder.write_members(unsorted)
 
 
-def test_centroids_of_different_sizes_are_refused(tmp_path):
-    groups = [Group("cl_0", "a", 1, centroid=np.ones(n, np.float32)) for n in (2, 3)]
-    with pytest.raises(ValueError, match=r"different sizes: \[2, 3\]"):
-        RunFolder(str(tmp_path), "ns_1", "clust_1", "run_1").write_groups(groups)
+def test_centroids_of_several_features_may_differ_in_size(tmp_path):
+    groups = [Group(f"f{n}.cl_0", "a", 1, centroid=np.ones(n, np.float32)) for n in (2, 3)]
+    folder = RunFolder(str(tmp_path), "ns_1", "clust_1", "run_1")
+    folder.write_groups([*groups, Group("cl_0", "none", 1, fields={"a": [1, "ü"]})])
+
+    read = folder.read_groups()
+
+    assert [None if g.centroid is None else g.centroid.tolist() for g in read] == [
+        [1.0, 1.0],
+        [1.0, 1.0, 1.0],
+        None,
+    ]
+    assert read[2].fields == {"a": [1, "ü"]}
 
 
 def test_an_unknown_group_is_not_found_but_an_empty_one_is_empty(tmp_path):
