@@ -1,4 +1,4 @@
-"""From the words of `shoal run` to a request: parameters, filters and mappings."""
+"""From the words of a command to a request: parameters, filters and mappings."""
 
 from __future__ import annotations
 
@@ -65,6 +65,37 @@ def create_request(words: RunWords) -> cluster_requests_pb2.CreateClusterRequest
     )
 
 
+def enrich_request(
+    cluster: str,
+    collection: str,
+    *,
+    run_id: str | None,
+    mapping_texts: Iterable[str],
+    filter_text: str | None,
+) -> enrichment_pb2.EnrichCollectionRequest:
+    """Build the request of `shoal enrich`.
+
+    Raises
+    ------
+    InvalidRequestError
+        With every argument that cannot be read.
+    """
+    violations: list[Violation] = []
+    filters = None if filter_text is None else _filter(filter_text, violations)
+    mappings = _field_mappings(mapping_texts, violations)
+    if violations:
+        raise InvalidRequestError(violations)
+    return enrichment_pb2.EnrichCollectionRequest(
+        cluster_id=cluster,
+        run_id=run_id,
+        collection_id=collection,
+        source_enrichment_config=(
+            enrichment_pb2.SourceEnrichmentConfig(field_mappings=mappings) if mappings else None
+        ),
+        filters=None if filters is None else struct_of(filters),
+    )
+
+
 def _params(texts: Iterable[str], violations: list[Violation]) -> dict[str, Any]:
     params: dict[str, Any] = {}
     for text in texts:
@@ -111,8 +142,14 @@ def _filter(text: str, violations: list[Violation]) -> dict[str, Any] | None:
 def _mappings(words: RunWords, violations: list[Violation]) -> list[enrichment_pb2.FieldMapping]:
     if words.mappings and not words.enrich:
         violations.append(Violation("--map", "only with --enrich"))
+    return _field_mappings(words.mappings, violations)
+
+
+def _field_mappings(
+    texts: Iterable[str], violations: list[Violation]
+) -> list[enrichment_pb2.FieldMapping]:
     mappings = []
-    for text in words.mappings:
+    for text in texts:
         source, equals, target = text.partition("=")
         if not (source and equals and target):
             violations.append(Violation("--map", f"{text!r} is not SOURCE=TARGET"))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from server.cli import clusters, demo, groups, importing, keys, namespaces, run, serve
+from server.cli import clusters, demo, groups, handover, importing, keys, namespaces, run, serve
 from server.cli.console import say
 from server.cli.faults import EXIT_CODES_HELP, ReportingGroup, hide_tracebacks
 
@@ -55,6 +55,9 @@ app.command("list", rich_help_panel=_RUNS)(clusters.list_clusters)
 app.command("get", rich_help_panel=_RUNS)(clusters.get)
 app.command("groups", rich_help_panel=_RUNS)(groups.groups)
 app.command("members", rich_help_panel=_RUNS)(groups.members)
+app.command("rename", rich_help_panel=_RUNS)(handover.rename)
+app.command("export", rich_help_panel=_RUNS)(handover.export)
+app.command("enrich", rich_help_panel=_RUNS)(handover.enrich)
 app.command("delete", rich_help_panel=_RUNS)(clusters.delete)
 app.command("import", rich_help_panel=_SERVING)(importing.import_file)
 app.add_typer(namespaces.app, name="namespaces", rich_help_panel=_ACCESS)

@@ -102,6 +102,15 @@ def run(
 
 def execute(
     cluster: ClusterArgument,
+    assign: Annotated[
+        bool, typer.Option("--assign", help="Keep the groups; only place new documents.")
+    ] = False,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            "--threshold", min=0, max=1, help="Least cosine similarity for --assign (0.5)."
+        ),
+    ] = None,
     no_wait: NoWaitOption = False,
     top: TopOption = 20,
     title_field: TitleFieldOption = None,
@@ -114,7 +123,11 @@ def execute(
     with connect(server, key, namespace) as connection:
         task = connection.call(
             connection.clusters.ExecuteCluster,
-            execution_pb2.ExecuteClusterRequest(cluster_id=cluster),
+            execution_pb2.ExecuteClusterRequest(
+                cluster_id=cluster,
+                mode="assign" if assign else None,
+                assignment_threshold=threshold,
+            ),
         )
         if no_wait:
             if json_output:
