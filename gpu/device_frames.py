@@ -15,7 +15,7 @@ from typing import Any
 
 from gpu.backend import Backend, Device, choose_backend, device_memory_errors
 from gpu.errors import DeviceMemoryError, InvalidVectorsError
-from gpu.frames import load_on_cpu, require_column
+from gpu.frames import load_vectors, require_column
 from gpu.memory import BASE_BYTES, free_bytes
 
 Array = Any
@@ -79,10 +79,10 @@ def load_for(
     """
     backend = choose_backend(device)
     if backend.device == "cpu":
-        return Loaded(load_on_cpu(paths, column), backend)
+        return Loaded(load_vectors(paths, column), backend)
     shape = shape_of(paths, column)
     if shape is None:  # Then only the loaded matrix tells its size, and `fit` looks at that.
-        return Loaded(load_on_cpu(paths, column), backend)
+        return Loaded(load_vectors(paths, column), backend)
     needed = max(loading_bytes(*shape), needed_bytes(*shape) if needed_bytes else 0)
     try:
         free = free_bytes("gpu")
@@ -91,7 +91,7 @@ def load_for(
         return Loaded(load_on_gpu(paths, column), backend)
     except DeviceMemoryError as error:
         note = f"the vectors were read into the machine's memory, not the GPU's: {error}"
-    return Loaded(load_on_cpu(paths, column), backend, [note])
+    return Loaded(load_vectors(paths, column), backend, [note])
 
 
 def loading_bytes(n_points: int, n_dims: int) -> int:
@@ -112,7 +112,7 @@ def load_on_gpu(paths: Sequence[str | Path], column: str) -> Array:
 
     shape = shape_of(paths, column)
     if shape is None:
-        rows = load_on_cpu(paths, column)
+        rows = load_vectors(paths, column)
         with device_memory_errors(rows.nbytes):
             return cupy.asarray(rows)
     with device_memory_errors(loading_bytes(*shape)):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,47 +18,33 @@ from gpu.errors import InvalidVectorsError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Array = Any
-
 BATCH_ROWS = 16_384
 """Rows decoded at a time, so that the peak is the matrix and one batch."""
 
 
-def load_vectors(
-    paths: Sequence[str | Path], column: str, device: Literal["gpu", "cpu"] = "cpu"
-) -> Array:
-    """Load one vector column of Parquet files, one after the other.
+def load_vectors(paths: Sequence[str | Path], column: str) -> NDArray[np.float32]:
+    """Load one vector column of Parquet files into the machine's memory, one after the other.
+
+    `gpu.device_frames.load_for` loads to where a fit will run.
 
     Parameters
     ----------
     paths : sequence of str or Path
     column : str
         Of fixed-size lists or lists of float16, float32 or float64.
-    device : {"gpu", "cpu"}
 
     Returns
     -------
     array of shape (n_points, n_dims), float32
-        C-contiguous; CuPy on the GPU, NumPy on the CPU.
+        C-contiguous.
 
     Raises
     ------
     InvalidVectorsError
         If a file lacks the column, the column holds no numbers, or lengths differ.
-    DeviceMemoryError
-        If the GPU has no memory for the matrix; see `gpu.device_frames.load_for`.
     """
     if not paths:
         raise InvalidVectorsError("no files to load vectors from")
-    if device == "gpu":
-        from gpu.device_frames import load_on_gpu  # Has no use without a GPU.
-
-        return load_on_gpu(paths, column)
-    return load_on_cpu(paths, column)
-
-
-def load_on_cpu(paths: Sequence[str | Path], column: str) -> NDArray[np.float32]:
-    """Load the vectors into the machine's memory; as `load_vectors`."""
     import pyarrow.parquet as pq
 
     n_points = 0
@@ -84,7 +70,9 @@ def load_on_cpu(paths: Sequence[str | Path], column: str) -> NDArray[np.float32]
     return matrix
 
 
-def _require_width(rows: Array | None, first: Array, column: str, path: str | Path) -> None:
+def _require_width(
+    rows: NDArray[Any] | None, first: NDArray[Any], column: str, path: str | Path
+) -> None:
     if rows is not None and rows.shape[1] != first.shape[1]:
         raise InvalidVectorsError(
             f"vectors of column {column!r} differ in length: {first.shape[1]}, and "

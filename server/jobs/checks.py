@@ -19,6 +19,7 @@ from gpu.params import BUILT_METHODS, METHODS, parse_params
 from gpu.steps import parse_steps
 from server.errors import InvalidRequestError, Violation
 from server.export.filters import parse_filter
+from server.requests import shorten
 
 COLLECTION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 TARGET_FIELD = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -45,12 +46,6 @@ def faults_of(body: Mapping[str, Any]) -> Iterator[Violation]:
             _faults_of_enrichment,
         )
     )
-
-
-def shorten(value: Any) -> str:
-    """Show a value in a message, however long it is."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 120 else text[:117] + "..."
 
 
 def _part(body: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -7,13 +7,15 @@ collections can tell (do they exist, which vectors have they) in `sources.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import Field, ValidationError
 
 from server.errors import InvalidRequestError, Violation
-from server.jobs.checks import faults_of, shorten
+from server.jobs.checks import faults_of
 from server.labeling.checks import check_config
+from server.labeling.request import LLMLabeling
+from server.requests import RequestModel, Text, violations_of
 
 MAX_COLLECTIONS = 64
 MAX_HIERARCHY_DEPTH = 8
@@ -32,44 +34,6 @@ EnrichSource = Literal[
     "y",
     "z",
 ]
-Text = Annotated[str, StringConstraints(min_length=1)]
-
-
-class RequestModel(BaseModel):
-    """Base of request parts: strict about types and about names it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LabelingInput(RequestModel):
-    """One piece of text that a label is made from."""
-
-    input_key: Text
-    path: str = ""
-    source_type: Literal["payload", "literal"] = "payload"
-
-
-class LabelingInputs(RequestModel):
-    """Which fields of a document the language model gets to see."""
-
-    input_mappings: list[LabelingInput] = Field(default_factory=list)
-
-
-class LLMLabeling(RequestModel):
-    """How groups are named by a language model (contract, section 6)."""
-
-    enabled: bool = False
-    description: str = ""
-    provider: str = ""
-    model_name: str = ""
-    include_summary: bool = True
-    include_keywords: bool = True
-    labeling_inputs: LabelingInputs = Field(default_factory=LabelingInputs)
-    sample_selection_strategy: str = "nearest"
-    max_samples_per_cluster: int = Field(default=10, ge=1, le=100)
-    sample_text_max_length: int = Field(default=200, ge=1, le=10_000)
-    cache_ttl_seconds: int = Field(default=604_800, ge=0)
-    parameters: dict[str, Any] = Field(default_factory=dict)
 
 
 class FieldMapping(RequestModel):
@@ -182,16 +146,3 @@ def parse_definition(raw: Mapping[str, Any]) -> ClusterDefinition:
     if violations or definition is None:
         raise InvalidRequestError(violations)
     return definition
-
-
-def violations_of(error: ValidationError, prefix: str = "") -> list[Violation]:
-    """Say pydantic's findings in the contract's form: path, what was sent, what is allowed."""
-    found = []
-    for item in error.errors(include_url=False):
-        path = prefix + "".join(
-            f"[{part}]" if isinstance(part, int) else f".{part}" for part in item["loc"]
-        ).lstrip(".")
-        sent = item.get("input")
-        told = "" if item["type"] == "missing" else f" (sent: {shorten(sent)})"
-        found.append(Violation(path or "request", f"{item['msg']}{told}"))
-    return found

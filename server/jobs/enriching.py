@@ -23,13 +23,14 @@ from qdrant_client import QdrantClient
 from server.errors import InvalidRequestError, Violation
 from server.export.filters import Filter, parse_filter
 from server.export.parquet import ExportRequest, ExportSource, export
-from server.jobs.checks import COLLECTION_ID, faults_of, shorten
-from server.jobs.definition import FieldMapping, SourceEnrichmentConfig, violations_of
+from server.jobs.checks import COLLECTION_ID, faults_of
+from server.jobs.definition import FieldMapping, SourceEnrichmentConfig
 from server.jobs.findings import Findings
 from server.jobs.model import ClusterRecord, RunRecord
 from server.qdrant.client import QdrantAddress, connect
 from server.qdrant.errors import CollectionNotFoundError
 from server.qdrant.schema import describe
+from server.requests import shorten, violations_of
 from server.results.artifacts import RunFolder
 from server.results.enrich import MAX_BATCH_DOCUMENTS, EnrichReport, enrich_sources
 from server.results.names import renamed_groups, renamed_members

@@ -20,7 +20,6 @@ from gpu.errors import TooFewPointsError
 from server.errors import NotFoundError
 from server.export.parquet import ExportReport
 from server.export.rows import WHOLE_PAYLOAD
-from server.jobs.definition import LLMLabeling
 from server.jobs.model import RunResult
 from server.jobs.sources import plan_sources_now
 from server.jobs.spec import Prepared, Report, RunSpec, StageClock
@@ -31,6 +30,7 @@ from server.jobs.stages.labeling import label_groups
 from server.jobs.stages.loading import export_documents, load_documents
 from server.jobs.stages.work import Work
 from server.jobs.stages.writing import write_results
+from server.labeling.request import LLMLabeling
 from server.labeling.samples import payload_fields
 from server.qdrant.client import connect
 from server.results import enrich, outputs, retention

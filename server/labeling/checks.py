@@ -18,7 +18,7 @@ from server.labeling.settings import (
 )
 
 if TYPE_CHECKING:
-    from server.jobs.definition import LLMLabeling
+    from server.labeling.request import LLMLabeling
 
 MAX_LITERAL_CHARS: Final = 2_000
 MAX_MODEL_CHARS: Final = 200

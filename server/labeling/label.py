@@ -21,7 +21,7 @@ from server.labeling.samples import Sample, notes
 from server.labeling.settings import LabelingSettings, Provider, infer_provider
 
 if TYPE_CHECKING:
-    from server.jobs.definition import LLMLabeling
+    from server.labeling.request import LLMLabeling
 
 GIVE_UP_AFTER: Final = 5
 """Groups that fail one after another, none succeeding between, before the rest is spared."""

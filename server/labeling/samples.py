@@ -15,7 +15,7 @@ from server.export.paths import elements, found, split_path
 from server.export.rows import SOURCE_BUCKET_FIELD, WHOLE_PAYLOAD
 
 if TYPE_CHECKING:
-    from server.jobs.definition import LabelingInput, LLMLabeling
+    from server.labeling.request import LabelingInput, LLMLabeling
 
 Sample: TypeAlias = dict[str, str]
 """One document as the model sees it: texts by the names of the mappings, in their order."""

@@ -19,7 +19,7 @@ from server.labeling.samples import Payload, payload_mappings, plain_text, sampl
 from server.labeling.settings import LabelingSettings
 
 if TYPE_CHECKING:
-    from server.jobs.definition import LLMLabeling
+    from server.labeling.request import LLMLabeling
 
 MAX_WORD_DOCUMENTS: Final = 200_000
 MIN_WORD_DOCUMENTS: Final = 20

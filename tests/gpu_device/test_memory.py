@@ -14,9 +14,8 @@ import pytest
 from gpu import clustering
 from gpu.backend import Backend
 from gpu.clustering import fit
-from gpu.device_frames import loading_bytes
+from gpu.device_frames import load_on_gpu, loading_bytes
 from gpu.errors import DeviceMemoryError
-from gpu.frames import load_vectors
 from gpu.hdbscan import hdbscan
 from gpu.memory import estimate, free_bytes
 from gpu.params import HdbscanParams, KMeansParams
@@ -107,9 +106,9 @@ def test_loading_stays_within_its_estimate(tmp_path):
     flat = pa.FixedSizeListArray.from_arrays(pa.array(host.reshape(-1)), host.shape[1])
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"v": flat}), path, row_group_size=16_384)
-    load_vectors([path], "v", "gpu")
+    load_on_gpu([path], "v")
     with peak_of() as seen:
-        loaded = load_vectors([path], "v", "gpu")
+        loaded = load_on_gpu([path], "v")
 
     assert seen["bytes"] <= 1.1 * loading_bytes(*host.shape)
     assert np.array_equal(loaded.get(), host)

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu import keywords
-from server.jobs.definition import LLMLabeling
 from server.jobs.stages.grouping import Found
 from server.jobs.stages.loading import Documents
 from server.jobs.stages.work import Partition, Work
 from server.labeling.cache import LabelCache
 from server.labeling.naming import GroupName
+from server.labeling.request import LLMLabeling
 from server.labeling.stage import name_groups
 from server.results.enrich import RUN_FIELD
 from server.results.groups import Group

@@ -88,9 +88,7 @@ def load_documents(work: Work, exported: ExportReport) -> Documents:
 def _load_blocks(work: Work, exported: ExportReport) -> tuple[Array, ...]:
     """Read the vectors to where the fit will run; several features, or steps, on the host."""
     if len(exported.columns) != 1 or work.config.preprocessing_steps:
-        return tuple(
-            frames.load_vectors(exported.files, column, "cpu") for column in exported.columns
-        )
+        return tuple(frames.load_vectors(exported.files, column) for column in exported.columns)
     config = work.config
     params = parse_params(config.clustering_method, config.algorithm_params).params
 

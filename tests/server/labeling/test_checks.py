@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from server.jobs.definition import LLMLabeling
 from server.labeling.checks import check_config, check_provider
+from server.labeling.request import LLMLabeling
 from server.labeling.settings import LabelingSettings, Provider, configured_providers
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from server.jobs.definition import LLMLabeling
 from server.labeling.cache import LabelCache
 from server.labeling.label import GIVE_UP_AFTER, LabelingReport, label_groups
 from server.labeling.replies import MAX_LABEL_CHARS
+from server.labeling.request import LLMLabeling
 from server.labeling.settings import LabelingSettings, Price, Provider
 from tests.server.labeling.chat_server import (
     ChatServer,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from server.jobs.definition import LLMLabeling
+from server.labeling.request import LLMLabeling
 from server.labeling.samples import (
     notes,
     parse_payload,

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from gpu.keywords import distinctive_words
-from server.jobs.definition import LLMLabeling
 from server.labeling.documents import payloads_at
 from server.labeling.representatives import members_by_distance
+from server.labeling.request import LLMLabeling
 from server.labeling.settings import LabelingSettings
 from server.labeling.stage import name_groups
 from tests.server.labeling.chat_server import ChatServer
