@@ -164,7 +164,10 @@ class ExportExecutionRequest(_message.Message):
     run_id: _builtins.str
     """The run."""
     format: _builtins.str
-    """parquet, csv or jsonl. Default: parquet."""
+    """parquet, csv or jsonl. Default: parquet, which lists every file of the run as stored; the
+    others list members and centroids, converted once and kept. After PatchExecutionLabels the
+    listed tables, Parquet ones too, are copies with the new names.
+    """
     def __init__(
         self,
         *,

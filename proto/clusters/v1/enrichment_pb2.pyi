@@ -90,7 +90,9 @@ class EnrichCollectionRequest(_message.Message):
     run_id: _builtins.str
     """The run to take groups from. Absent: the newest successful one."""
     collection_id: _builtins.str
-    """The collection whose documents are written."""
+    """The collection whose documents are written: usually one that was clustered; in another one
+    documents are found by their id.
+    """
     batch_size: _builtins.int
     """Documents in one write, 1 to 10000. Default: chosen by the server."""
     @_builtins.property

@@ -275,13 +275,16 @@ class ExecuteClusterRequest(_message.Message):
     sample_size: _builtins.int
     """Documents to cluster in this run."""
     mode: _builtins.str
-    """full, or assign: new documents go to the stored centroids. Default: full."""
+    """full, or assign: documents of the newest successful run keep their groups, those that are
+    gone or no longer match drop out, and new ones go to the nearest stored centroid; groups,
+    labels and centroids stay. Default: full.
+    """
     assignment_threshold: _builtins.float
     """Least cosine similarity for an assignment, 0 to 1; documents below it are noise. Only with
     mode assign. Default: 0.5.
     """
     request_id: _builtins.str
-    """Makes a retry safe, as CreateClusterRequest.request_id."""
+    """Makes a retry safe, as CreateClusterRequest.request_id, among the runs of this cluster."""
     @_builtins.property
     def filters(self) -> _struct_pb2.Struct:
         """Filter of this run; same form as CreateClusterRequest.filters."""

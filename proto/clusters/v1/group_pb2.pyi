@@ -409,7 +409,11 @@ Global___ListMembersRequest: _TypeAlias = ListMembersRequest  # noqa: Y015
 
 @_typing.final
 class PatchExecutionLabelsRequest(_message.Message):
-    """Renames groups of one run."""
+    """Renames groups of one run. Every reader sees the new names, and so do the documents that the
+    run itself wrote: its output collections, or its sources where it enriched them and they still
+    carry its cluster_run_id. Collections written by EnrichCollection follow when that is repeated.
+    Repeating the call is safe, and ends one that was interrupted.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -422,7 +426,7 @@ class PatchExecutionLabelsRequest(_message.Message):
     """The run."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupLabel]:
-        """The groups to rename; others stay as they are."""
+        """The groups to rename, 1000 at most; others stay as they are."""
 
     def __init__(
         self,
@@ -452,12 +456,12 @@ class GroupLabel(_message.Message):
     cluster_id: _builtins.str
     """The group, as in Group.cluster_id."""
     label: _builtins.str
-    """New name, unique in the run."""
+    """New name, unique in the run in any case; 80 characters at most."""
     summary: _builtins.str
     """New summary; an empty string clears it."""
     @_builtins.property
     def keywords(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """New keywords; none leaves them as they are."""
+        """New keywords, 10 at most; none leaves them as they are."""
 
     def __init__(
         self,
