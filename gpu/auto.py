@@ -53,6 +53,9 @@ GROUP_SHARE = 0.02
 GAP_GROUPED = 0.95
 """Share that HDBSCAN must group for gaps to be what separates the data."""
 
+LARGEST_GROUP = 0.8
+"""A gap that only cuts off a few points says nothing about the others."""
+
 CLEAR_SILHOUETTE = 0.5
 ABOVE_UNIFORM = 0.1
 FIRMER_THAN_SHUFFLED = 0.15
@@ -167,7 +170,7 @@ def _choose(points: Array, seed: int, angular: bool, backend: Backend, tell: Pro
     )
     probe = strong[sample_rows(len(strong), PROBE_POINTS, seed)]
     tell(0.05)
-    if _has_gaps(probe, choice, backend):
+    if _has_gaps(probe, seed, choice, backend):
         _by_gaps(points, sample, strong, choice, backend)
     elif k := _n_compact(probe, seed, choice, backend):
         _by_kmeans(points, sample, strong, k, seed, choice, backend)
@@ -192,23 +195,37 @@ def _n_strong(projection: Projection) -> int:
     return int(np.clip(strong, least, min(MOST_COMPONENTS, n_dims)))
 
 
-def _has_gaps(probe: Array, choice: _Choice, backend: Backend) -> bool:
-    params = HdbscanParams(min_cluster_size=max(10, int(GROUP_SHARE * len(probe))), min_samples=5)
-    found = hdbscan(np.ascontiguousarray(probe), params, backend=backend)
+def _has_gaps(probe: Array, seed: int, choice: _Choice, backend: Backend) -> bool:
+    found = _gap_groups(probe, backend)
     share = float((found.labels != NOISE).mean())
-    has_gaps = found.n_clusters >= 2 and share >= GAP_GROUPED
+    largest = float((found.labels == 0).mean())
+    # In one dimension or a few points the gaps of chance are wide.
+    base = float((_gap_groups(_uniform_like(probe, seed), backend).labels != NOISE).mean())
+    has_gaps = share >= GAP_GROUPED > base and largest <= LARGEST_GROUP
     choice.reasons.append(
-        f"gaps: HDBSCAN finds {found.n_clusters:,} groups with {share:.0%} of the points, "
-        f"{'enough' if has_gaps else 'too few'} (2 with {GAP_GROUPED:.0%} are asked for)"
+        f"gaps: HDBSCAN groups {share:.0%} of the points, the largest of {found.n_clusters:,} "
+        f"groups holds {largest:.0%}, and of uniform points it groups {base:.0%}: "
+        f"{'clear' if has_gaps else 'not clear'} (at least {GAP_GROUPED:.0%}, at most "
+        f"{LARGEST_GROUP:.0%} and less than {GAP_GROUPED:.0%} are asked for)"
     )
     return has_gaps
+
+
+def _gap_groups(points: Array, backend: Backend) -> Clustering:
+    params = HdbscanParams(min_cluster_size=max(10, int(GROUP_SHARE * len(points))), min_samples=5)
+    return hdbscan(np.ascontiguousarray(points), params, backend=backend)
+
+
+def _uniform_like(points: Array, seed: int) -> Array:
+    """Draw as many points uniformly from the box that these fill."""
+    rng = np.random.default_rng(seed)
+    return rng.uniform(points.min(axis=0), points.max(axis=0), points.shape).astype(np.float32)
 
 
 def _by_gaps(
     points: Array, sample: Array, strong: Array, choice: _Choice, backend: Backend
 ) -> None:
-    params = HdbscanParams(min_cluster_size=max(10, int(GROUP_SHARE * len(strong))), min_samples=5)
-    found = hdbscan(np.ascontiguousarray(strong), params, backend=backend)
+    found = _gap_groups(strong, backend)
     choice.method = "hdbscan"
     choice.params = {"n_components": strong.shape[1], **found.effective_params}
     choice.reasons.append("chosen: HDBSCAN on the strong components, since gaps separate groups")
@@ -225,9 +242,7 @@ def _n_compact(probe: Array, seed: int, choice: _Choice, backend: Backend) -> in
     if max(scores.values()) >= WORTH_A_SEARCH:
         scores = {k: _silhouette(probe, k, 3, seed, backend) for k in range(2, most + 1)}
     best = max(scores, key=lambda k: scores[k])
-    rng = np.random.default_rng(seed)
-    uniform = rng.uniform(probe.min(axis=0), probe.max(axis=0), probe.shape).astype(np.float32)
-    base = _silhouette(uniform, best, 3, seed, backend)
+    base = _silhouette(_uniform_like(probe, seed), best, 3, seed, backend)
     is_clear = scores[best] >= max(CLEAR_SILHOUETTE, base + ABOVE_UNIFORM)
     choice.reasons.append(
         f"compact groups: the best silhouette of k-means is {scores[best]:.2f} with {best:,} "

@@ -6,7 +6,7 @@ search on one graph gives groups of which a part is accident. So:
 1. rows are projected on the principal components that hold about half of the variance, and on
    some fewer and some more: the rest is mostly noise to the order of neighbours;
 2. in each projection the graphs of nearest neighbours, at two sizes, are cut into communities at
-   three resolutions: 18 partitions;
+   six resolutions: 36 partitions;
 3. neighbours are joined by the share of partitions that keep them together, and the communities
    of that graph are the groups. How much a point's neighbours in its group agree is its strength;
 4. firm points train a linear discriminant on the original vectors, which gives every point its
@@ -14,7 +14,7 @@ search on one graph gives groups of which a part is accident. So:
 
 References
 ----------
-Traag, Waltman and van Eck (2019), doi:10.1038/s41598-019-41695-z (Leiden).
+Blondel, Guillaume, Lambiotte and Lefebvre (2008), doi:10.1088/1742-5468/2008/10/P10008.
 Zelnik-Manor and Perona (2004), NIPS 17 (edge weights by local scale).
 Lancichinetti and Fortunato (2012), doi:10.1038/srep00336 (consensus).
 Ding and Li (2007), doi:10.1145/1273496.1273562 (discriminants from groups).
@@ -37,7 +37,10 @@ VARIANCE_SHARES = (0.45, 0.55, 0.65)
 """Of the principal components kept, one projection each; the middle one holds the consensus."""
 
 N_NEIGHBORS = (15, 30)
-RESOLUTIONS = (0.5, 1.0, 2.0)
+RESOLUTIONS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
+
+CONSENSUS_RESOLUTION = 0.5
+"""The coarsest of them: what is apart at every resolution is apart here."""
 
 FIRM = 0.5
 """Strength above which a point belongs to its group: more often together than not."""
@@ -165,7 +168,7 @@ def _partitions(
             joint = neighbors
         for size in sorted({min(size, n_points - 1) for size in N_NEIGHBORS}):
             graph = _graph(neighbors[:, :size], _weights(neighbors, distances, size))
-            found += [_leiden(graph, resolution, seed) for resolution in RESOLUTIONS]
+            found += [_louvain(graph, resolution, seed + len(found)) for resolution in RESOLUTIONS]
         tell(0.75 * (place + 1) / len(n_components))
     return np.array(found), joint
 
@@ -200,11 +203,12 @@ def _graph(neighbors: NDArray[np.int64], weights: NDArray[np.float64]) -> Any:
     return (graph + graph.T).tocsr()
 
 
-def _leiden(graph: Any, resolution: float, seed: int) -> NDArray[np.int64]:
-    from sknetwork.clustering import Leiden
+def _louvain(graph: Any, resolution: float, seed: int) -> NDArray[np.int64]:
+    # Not Leiden: scikit-network's draws from C's rand(), so no seed would repeat a run.
+    from sknetwork.clustering import Louvain
 
-    labels = Leiden(resolution=resolution, random_state=seed).fit_predict(graph)
-    return np.asarray(labels, dtype=np.int64)
+    model = Louvain(resolution=resolution, shuffle_nodes=True, random_state=seed)
+    return np.asarray(model.fit_predict(graph), dtype=np.int64)
 
 
 def _consensus(
@@ -214,7 +218,7 @@ def _consensus(
     for partition in partitions:
         together += partition[neighbors] == partition[:, None]
     together /= len(partitions)
-    labels = _leiden(_graph(neighbors, np.maximum(together**2, 1e-6)), 1.0, seed)
+    labels = _louvain(_graph(neighbors, np.maximum(together**2, 1e-6)), CONSENSUS_RESOLUTION, seed)
     own = labels[neighbors] == labels[:, None]
     return labels, (own * together).mean(axis=1)
 
