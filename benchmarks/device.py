@@ -27,7 +27,7 @@ from rich.table import Table
 from gpu.backend import Backend, gpu_unusable
 from gpu.clustering import fit
 from gpu.device_frames import load_on_gpu
-from gpu.frames import load_on_cpu
+from gpu.frames import load_vectors
 from gpu.hdbscan import hdbscan
 from gpu.kmeans import kmeans
 from gpu.metrics import quality
@@ -206,8 +206,8 @@ def measure_parquet(sizes: Sizes) -> list[Row]:
         )
         runs: dict[str, Callable[[], Any]] = {
             "cuDF to the device": synchronized(lambda: load_on_gpu([path], "vector")),
-            "Arrow, then a copy": synchronized(lambda: cupy.asarray(load_on_cpu([path], "vector"))),
-            "Arrow to the host": lambda: load_on_cpu([path], "vector"),
+            "Arrow, then a copy": synchronized(lambda: cupy.asarray(load_vectors([path], "vector"))),
+            "Arrow to the host": lambda: load_vectors([path], "vector"),
         }
         rows = []
         for who, run in runs.items():

@@ -143,7 +143,9 @@ async def bench(arguments: argparse.Namespace) -> list[Row]:
                 )
                 await until_stage(stub, cluster.cluster_id, "cluster")
                 rows.append(await measure(stub, "beside a job", cluster.cluster_id, **rate))
-                rows.append(await cancel(stub, cluster.cluster_id, task.additional_data["run_id"]))
+                rows.append(
+                    await cancel(stub, cluster.cluster_id, str(task.additional_data["run_id"]))
+                )
                 return rows
 
 

@@ -29,7 +29,7 @@ MAX_DESCRIPTION_BYTES = 4 * 1024
 MAX_METADATA_BYTES = 64 * 1024
 MAX_FREE_FORM_BYTES = 256 * 1024
 """Of filters and of parameters: every run's record keeps a copy."""
-NOT_BUILT_ENRICH_SOURCES = frozenset({"keywords", "x", "y", "z"})
+NOT_BUILT_ENRICH_SOURCES = frozenset({"x", "y", "z"})
 
 
 def faults_of(body: Mapping[str, Any]) -> Iterator[Violation]:

@@ -190,6 +190,7 @@ async def test_enrichment_writes_in_place_and_takes_back_what_left(
             "field_mappings": [
                 {"source_field": "cluster_id", "target_field": "group"},
                 {"source_field": "confidence", "target_field": "sure"},
+                {"source_field": "keywords", "target_field": "words"},
             ]
         },
     )
@@ -198,6 +199,7 @@ async def test_enrichment_writes_in_place_and_takes_back_what_left(
     everybody = await qdrant.retrieve("enriched", list(range(N_GROUPS * N_PER_GROUP)))
     assert all(p.payload and p.payload["group"].startswith("cl_") for p in everybody)
     assert all(p.payload and 0 <= p.payload["sure"] <= 1 for p in everybody)
+    assert all(p.payload and p.payload["color"] in p.payload["words"] for p in everybody)
     run_ids = {p.payload["cluster_run_id"] for p in everybody if p.payload}
     assert run_ids == {cluster.runs[-1].run_id}
 
