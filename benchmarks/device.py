@@ -206,7 +206,9 @@ def measure_parquet(sizes: Sizes) -> list[Row]:
         )
         runs: dict[str, Callable[[], Any]] = {
             "cuDF to the device": synchronized(lambda: load_on_gpu([path], "vector")),
-            "Arrow, then a copy": synchronized(lambda: cupy.asarray(load_vectors([path], "vector"))),
+            "Arrow, then a copy": synchronized(
+                lambda: cupy.asarray(load_vectors([path], "vector"))
+            ),
             "Arrow to the host": lambda: load_vectors([path], "vector"),
         }
         rows = []
