@@ -1,4 +1,8 @@
-"""The command as a user runs it: a process of its own, against a server in another one."""
+"""The command as a user runs it, against a server in a process of its own.
+
+`run_shoal` starts a process, which takes seconds to load; `call_shoal` runs the same program
+in the test's process, and is what most cases need.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from typer.testing import CliRunner
+
+from server.cli.main import app
 
 COMMAND = [sys.executable, "-m", "server.cli"]
 ROOT = Path(__file__).parents[1]
@@ -60,6 +67,20 @@ def run_shoal(*words: str | Path, **settings: str) -> Ended:
     )
     assert "Traceback" not in done.stderr, done.stderr
     return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def call_shoal(*words: str | Path, **settings: str) -> Ended:
+    """Run a command to its end in this process; keyword arguments are SHOAL_ variables."""
+    unset = {name: None for name in os.environ if name.startswith("SHOAL_")}
+    # Without the option the command replaces this process's hook for exceptions.
+    done = CliRunner().invoke(
+        app,
+        ["--traceback", *map(str, words)],
+        env={**unset, "COLUMNS": "100", **settings},
+    )
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return Ended(done.exit_code, done.stdout, done.stderr)
 
 
 @dataclass

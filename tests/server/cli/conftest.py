@@ -12,6 +12,7 @@ from shoal_command import (
     Ended,
     Served,
     Shoal,
+    call_shoal,
     run_shoal,
     serving,
     write_documents,
@@ -44,6 +45,6 @@ def shoal(dev_server: Served) -> Shoal:
     """A client command against the session's server."""
 
     def call(*words: str | Path) -> Ended:
-        return run_shoal(*words, SHOAL_SERVER=dev_server.address)
+        return call_shoal(*words, SHOAL_SERVER=dev_server.address)
 
     return call

@@ -5,24 +5,24 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from shoal_command import N_GROUPS, N_PER_GROUP, Served, run_shoal, serving
+from shoal_command import N_GROUPS, N_PER_GROUP, Served, call_shoal, serving
 
 
 def test_a_key_opens_its_namespace_until_it_is_revoked(tmp_path: Path, documents: Path):
     where = ("--data-dir", tmp_path)
-    assert run_shoal("namespaces", "create", "books", *where).code == 0
-    made = run_shoal(
+    assert call_shoal("namespaces", "create", "books", *where).code == 0
+    made = call_shoal(
         "keys", "create", "--namespace", "books", "--role", "write", "--json", *where
     ).json()
-    imported = run_shoal("import", documents, "--collection", "docs", *where)
+    imported = call_shoal("import", documents, "--collection", "docs", *where)
     assert imported.code == 0, imported.err
     assert "docs of books" in imported.out
 
     with serving(tmp_path) as served:
         caller = {"SHOAL_SERVER": served.address, "SHOAL_NAMESPACE": "books"}
-        without = run_shoal("list", **caller)
-        elsewhere = run_shoal("list", "--namespace", "films", **caller, SHOAL_KEY=made["secret"])
-        ran = run_shoal(
+        without = call_shoal("list", **caller)
+        elsewhere = call_shoal("list", "--namespace", "films", **caller, SHOAL_KEY=made["secret"])
+        ran = call_shoal(
             "run",
             "--collection",
             "docs",
@@ -32,9 +32,9 @@ def test_a_key_opens_its_namespace_until_it_is_revoked(tmp_path: Path, documents
             **caller,
             SHOAL_KEY=made["secret"],
         )
-        listed = run_shoal("keys", "list", *where).out
-        assert run_shoal("keys", "revoke", made["key_id"], *where).code == 0
-        revoked = run_shoal("list", **caller, SHOAL_KEY=made["secret"])
+        listed = call_shoal("keys", "list", *where).out
+        assert call_shoal("keys", "revoke", made["key_id"], *where).code == 0
+        revoked = call_shoal("list", **caller, SHOAL_KEY=made["secret"])
 
         served.process.send_signal(signal.SIGTERM)
         assert served.process.wait(30) == 0
@@ -51,7 +51,7 @@ def test_a_key_opens_its_namespace_until_it_is_revoked(tmp_path: Path, documents
 
 def test_importing_twice_replaces(tmp_path: Path, documents: Path):
     words = ("import", documents, "--collection", "docs", "--json", "--data-dir", tmp_path)
-    first, second = run_shoal(*words), run_shoal(*words)
+    first, second = call_shoal(*words), call_shoal(*words)
 
     assert first.code == second.code == 0
     assert first.json()["points"] == second.json()["points"] == N_GROUPS * N_PER_GROUP
@@ -61,10 +61,10 @@ def test_importing_twice_replaces(tmp_path: Path, documents: Path):
 
 def test_what_import_refuses(tmp_path: Path, documents: Path):
     where = ("--data-dir", tmp_path)
-    bad_words = run_shoal(
+    bad_words = call_shoal(
         "import", documents, "--collection", "a__b", "--distance", "cosine", *where
     )
-    no_namespace = run_shoal(
+    no_namespace = call_shoal(
         "import", documents, "--collection", "docs", "--namespace", "films", *where
     )
 
@@ -76,7 +76,7 @@ def test_what_import_refuses(tmp_path: Path, documents: Path):
 
 def test_a_file_that_is_not_there(dev_server: Served, tmp_path: Path):
     where = ("--data-dir", dev_server.data_dir)
-    done = run_shoal("import", tmp_path / "none.parquet", "--collection", "docs", *where)
+    done = call_shoal("import", tmp_path / "none.parquet", "--collection", "docs", *where)
 
     assert done.code == 2
     assert "no such file" in done.err
@@ -85,7 +85,7 @@ def test_a_file_that_is_not_there(dev_server: Served, tmp_path: Path):
 def test_bad_names_of_namespaces_roles_and_keys(tmp_path: Path):
     where = ("--data-dir", tmp_path)
 
-    assert run_shoal("namespaces", "create", "two words", *where).code == 2
-    assert run_shoal("keys", "create", "--namespace", "films", *where).code == 4
-    assert run_shoal("keys", "create", "--namespace", "films", "--role", "root", *where).code == 2
-    assert run_shoal("keys", "revoke", "key_none", *where).code == 4
+    assert call_shoal("namespaces", "create", "two words", *where).code == 2
+    assert call_shoal("keys", "create", "--namespace", "films", *where).code == 4
+    assert call_shoal("keys", "create", "--namespace", "films", "--role", "root", *where).code == 2
+    assert call_shoal("keys", "revoke", "key_none", *where).code == 4

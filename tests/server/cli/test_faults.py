@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from shoal_command import Shoal, run_shoal
+from shoal_command import Shoal, call_shoal, run_shoal
 
 NOBODY = "127.0.0.1:1"
 
@@ -41,7 +41,7 @@ def test_the_server_lists_every_violation_at_once(shoal: Shoal, collection: str)
 
 
 def test_words_that_cannot_be_read_are_listed_before_any_call():
-    done = run_shoal(
+    done = call_shoal(
         "run",
         "--collection",
         "docs",
@@ -86,7 +86,7 @@ def test_a_name_that_is_taken(shoal: Shoal, collection: str):
 
 
 def test_serve_lists_every_bad_setting(tmp_path: Path):
-    done = run_shoal(
+    done = call_shoal(
         "serve", "--device", "tpu", "--workers", "0", "--data-dir", tmp_path, SHOAL_KEEP_RUNS="none"
     )
 
@@ -96,14 +96,14 @@ def test_serve_lists_every_bad_setting(tmp_path: Path):
 
 
 def test_dev_is_for_loopback_only(tmp_path: Path):
-    done = run_shoal("serve", "--dev", "--listen", "0.0.0.0:0", "--data-dir", tmp_path)
+    done = call_shoal("serve", "--dev", "--listen", "0.0.0.0:0", "--data-dir", tmp_path)
 
     assert done.code == 2
     assert "loopback" in done.err
 
 
 def test_help_names_the_exit_codes():
-    done = run_shoal("--help")
+    done = call_shoal("--help")
 
     assert done.code == 0
     assert "3 unavailable" in " ".join(done.out.split()).replace("3 │ │ ", "3 ")
