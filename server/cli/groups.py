@@ -18,6 +18,7 @@ from server.cli.options import (
     TitleFieldOption,
 )
 from server.cli.results import list_groups, list_members, title_of
+from server.cli.tree import as_tree, indented
 
 
 def groups(
@@ -35,15 +36,20 @@ def groups(
     namespace: NamespaceOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """List the groups of the newest successful run, the largest first."""
+    """List the groups of the newest successful run, the largest first, children below parents."""
     with connect(server, key, namespace) as connection:
         answer = list_groups(connection, cluster, run_id, limit=limit, search=search, cursor=cursor)
     if json_output:
         print_json(as_json(answer))
         return
     rows = [
-        [group.cluster_id, f"{group.member_count:,}", group.label, ", ".join(group.keywords)]
-        for group in answer.groups
+        [
+            indented(group.cluster_id, depth),
+            f"{group.member_count:,}",
+            group.label,
+            ", ".join(group.keywords),
+        ]
+        for depth, group in as_tree(answer.groups)
     ]
     stdout().print(table(["group", "size", "label", "keywords"], rows, right=(1,)))
     if answer.pagination.has_next:

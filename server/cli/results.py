@@ -11,6 +11,7 @@ from google.protobuf import struct_pb2
 
 from server.cli.connection import Connection
 from server.cli.console import as_json, printable, say, shortened, stdout, table
+from server.cli.tree import as_tree, indented, keywords_line
 from server.jobs.model import STAGES
 
 TITLE_FIELDS = ("title", "name", "package", "text", "label", "subject", "headline", "url")
@@ -25,8 +26,10 @@ class GroupRow:
 
     cluster_id: str
     label: str
+    parent_cluster_id: str | None
     member_count: int
     share: float
+    keywords: list[str]
     examples: list[str]
 
 
@@ -56,11 +59,15 @@ class RunReport:
         chosen = ", ".join(f"{name}={value}" for name, value in params.items() if value is not None)
         say(f"method    {execution.algorithm}: {chosen}")
         say(f"device    {execution.device} ({execution.device_reason})")
+        if execution.HasField("learned_weights"):
+            say(f"weights   {_learned_line(execution)}")
         if execution.output_collection_names:
             say(f"outputs   {', '.join(execution.output_collection_names)}")
         if execution.artifacts_url:
             say(f"artifacts {execution.artifacts_url}")
         say(f"time      {timing_line(execution)}")
+        for error in execution.llm_labeling_errors:
+            say(f"labeling: {printable(error)}", "yellow")
 
 
 def report_run(
@@ -82,9 +89,8 @@ def report_run(
     rows = [
         group_row(connection, cluster.cluster_id, group, execution, title_field)
         for group in listed.groups
-        if group.cluster_id != NOISE_ID
     ]
-    return RunReport(cluster, execution, rows, execution.num_clusters)
+    return RunReport(cluster, execution, rows, listed.total_count)
 
 
 def list_groups(
@@ -132,8 +138,10 @@ def group_row(
     return GroupRow(
         cluster_id=group.cluster_id,
         label=group.label,
+        parent_cluster_id=group.parent_cluster_id or None,
         member_count=group.member_count,
         share=group.member_count / max(1, execution.num_documents),
+        keywords=list(group.keywords),
         examples=[title_of(member, title_field) for member in members],
     )
 
@@ -160,24 +168,34 @@ def timing_line(execution: execution_pb2.Execution) -> str:
     return f"{whole} ({stages})" if stages else whole
 
 
+def _learned_line(execution: execution_pb2.Execution) -> str:
+    weights = as_json(execution.learned_weights)
+    shares = ", ".join(f"{name}={weight:.3g}" for name, weight in weights.items())
+    return f"{shares} (learned; score {execution.learning_quality_score:.3f})"
+
+
 def _show_groups(rows: list[GroupRow], n_groups: int, execution: execution_pb2.Execution) -> None:
     if not rows:
         say("no groups were found" if execution.n_noise else "the run was skipped", "yellow")
         return
     lines = [
         [
-            row.cluster_id,
-            row.label,
+            indented(row.cluster_id, depth),
+            shortened(row.label, TITLE_LENGTH),
             f"{row.member_count:,}",
             f"{row.share:.1%}",
+            keywords_line(row.keywords),
             " · ".join(printable(example) for example in row.examples),
         ]
-        for row in rows
+        for depth, row in as_tree(rows)
     ]
     if execution.n_noise:
         share = execution.n_noise / max(1, execution.num_documents)
-        lines.append([NOISE_ID, "Noise", f"{execution.n_noise:,}", f"{share:.1%}", ""])
-    headings = ["group", "label", "size", "share", "most typical documents"]
+        lines.append([NOISE_ID, "Noise", f"{execution.n_noise:,}", f"{share:.1%}", "", ""])
+    headings = ["group", "label", "size", "share", "keywords", "most typical documents"]
+    if not any(row.keywords for row in rows):
+        for line in (headings, *lines):
+            del line[4]
     stdout().print(table(headings, lines, right=(2, 3)))
     if n_groups > len(rows):
         say(f"the {len(rows)} largest of {n_groups} groups; `shoal groups` lists them all")

@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 from clusters.v1 import cluster_pb2, execution_pb2, watch_pb2
 
-from server.cli.arguments import RunWords, create_request
+from server.cli.arguments import LabelWords, RunWords, create_request
 from server.cli.connection import Connection, connect
 from server.cli.console import as_json, print_json, printable, say
 from server.cli.faults import EXIT_FAILED, EXIT_INTERRUPTED
@@ -23,6 +23,22 @@ from server.cli.options import (
 )
 from server.cli.progress import no_view, progress_view
 from server.cli.results import report_run
+from server.cli.run_options import (
+    METHODS_HELP,
+    AttributeOption,
+    FeatureOption,
+    HierarchicalOption,
+    LabelFieldOption,
+    LabelOption,
+    MaxDepthOption,
+    ModelOption,
+    OutputPerFeatureOption,
+    ParentGroupOption,
+    ParentOption,
+    ProviderOption,
+    StrategyOption,
+    WeightOption,
+)
 
 TopOption = Annotated[int, typer.Option("--top", min=1, max=1000, help="Groups to show.")]
 NoWaitOption = Annotated[bool, typer.Option("--no-wait", help="Only start the run.")]
@@ -32,14 +48,10 @@ def run(
     collection: Annotated[
         list[str], typer.Option("--collection", metavar="NAME", help="Collection; repeatable.")
     ],
-    method: Annotated[str, typer.Option("--method", help="hdbscan or kmeans.")],
+    method: Annotated[str | None, typer.Option("--method", help=METHODS_HELP)] = None,
     param: Annotated[
         list[str] | None,
         typer.Option("--param", metavar="NAME=VALUE", help="Method parameter; repeatable."),
-    ] = None,
-    feature: Annotated[
-        list[str] | None,
-        typer.Option("--feature", metavar="URI", help="Vector to cluster (default: the only one)."),
     ] = None,
     filter_text: Annotated[
         str | None,
@@ -53,6 +65,28 @@ def run(
     centroid: Annotated[
         str | None, typer.Option("--centroid", help="mean (default), median or medoid.")
     ] = None,
+    step: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--step",
+            metavar="JSON|NAME",
+            help="Step before the method, in order; repeatable: normalize, whitening, umap or "
+            """'{"method":"pca","n_components":50}'.""",
+        ),
+    ] = None,
+    feature: FeatureOption = None,
+    strategy: StrategyOption = None,
+    weight: WeightOption = None,
+    output_per_feature: OutputPerFeatureOption = False,
+    attribute: AttributeOption = None,
+    hierarchical: HierarchicalOption = False,
+    max_depth: MaxDepthOption = None,
+    parent: ParentOption = None,
+    parent_group: ParentGroupOption = None,
+    label: LabelOption = False,
+    model: ModelOption = None,
+    provider: ProviderOption = None,
+    label_field: LabelFieldOption = None,
     enrich: Annotated[
         bool, typer.Option("--enrich", help="Write into the documents, make no output collection.")
     ] = False,
@@ -78,10 +112,20 @@ def run(
         name=name,
         description=description,
         features=feature or [],
+        strategy=strategy,
+        weights=weight or [],
+        output_per_feature=output_per_feature,
+        steps=step or [],
         params=param or [],
+        hierarchical=hierarchical,
+        max_depth=max_depth,
+        attributes=attribute or [],
+        parent=parent,
+        parent_group=parent_group,
         filter_text=filter_text,
         sample_size=sample_size,
         centroid=centroid,
+        label=LabelWords(label, model, provider, label_field or []),
         enrich=enrich,
         mappings=mapping or [],
     )
