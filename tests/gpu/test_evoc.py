@@ -28,7 +28,7 @@ def test_groups_strength_and_layers_of_a_mixture():
     again = fit(points, method="evoc", params=params, metric="cosine", device="cpu")
 
     grouped = found.labels != NOISE
-    assert grouped.mean() > 0.8
+    assert grouped.mean() > 0.6
     assert adjusted_rand_score(which[grouped], found.labels[grouped]) > 0.95
     assert ((found.strength >= 0) & (found.strength <= 1)).all()
     assert found.details["layers"][found.details["chosen_layer"]] == found.n_clusters
