@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from gpu_mixtures import mixture
-from sklearn.metrics import adjusted_rand_score
+from sklearn.metrics import homogeneity_score
 
 from gpu.backend import Backend
 from gpu.clustering import fit
@@ -29,7 +29,8 @@ def test_groups_strength_and_layers_of_a_mixture():
 
     grouped = found.labels != NOISE
     assert grouped.mean() > 0.6
-    assert adjusted_rand_score(which[grouped], found.labels[grouped]) > 0.95
+    # It may split a group, but does not mix them.
+    assert homogeneity_score(which[grouped], found.labels[grouped]) > 0.95
     assert ((found.strength >= 0) & (found.strength <= 1)).all()
     assert found.details["layers"][found.details["chosen_layer"]] == found.n_clusters
     assert (found.labels == again.labels).all()
