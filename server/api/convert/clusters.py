@@ -35,7 +35,7 @@ def cluster_to_pb(record: ClusterRecord) -> cluster_pb2.Cluster:
         last_executed_at=time_of(_last_start(record)),
         metadata=struct_of(definition.metadata) if definition.metadata else None,
         description=definition.description or None,
-        parent_cluster_id=definition.parent_cluster_id,
+        parent_cluster_id=_parent_id(record),
         parent_group_id=definition.parent_group_id,
         child_cluster_ids=record.child_cluster_ids,
     )
@@ -56,6 +56,14 @@ def cluster_to_pb(record: ClusterRecord) -> cluster_pb2.Cluster:
     if success is not None:
         _fill_result(cluster, success)
     return cluster
+
+
+def _parent_id(record: ClusterRecord) -> str | None:
+    """Give the parent's id, which a run has found by the name that may have been sent."""
+    newest = record.newest_run
+    if newest is not None and newest.within is not None:
+        return newest.within.cluster_id
+    return record.definition.parent_cluster_id
 
 
 def as_sent(part: BaseModel) -> dict[str, Any]:
