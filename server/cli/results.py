@@ -55,10 +55,9 @@ class RunReport:
         execution = self.execution
         _show_groups(self.groups, self.n_groups, execution)
         say(f"cluster   {self.cluster.cluster_name} ({self.cluster.cluster_id})")
-        params = as_json(execution.effective_params)
-        chosen = ", ".join(f"{name}={value}" for name, value in params.items() if value is not None)
-        say(f"method    {execution.algorithm}: {chosen}")
-        say(f"device    {execution.device} ({execution.device_reason})")
+        if execution.HasField("algorithm"):
+            say(f"method    {_method_line(execution)}")
+            say(f"device    {execution.device} ({execution.device_reason})")
         if execution.HasField("learned_weights"):
             say(f"weights   {_learned_line(execution)}")
         if execution.output_collection_names:
@@ -166,6 +165,12 @@ def timing_line(execution: execution_pb2.Execution) -> str:
     stages = " · ".join(f"{name} {seconds[name]:.2f} s" for name in STAGES if name in seconds)
     whole = f"{execution.execution_time_seconds:.2f} s"
     return f"{whole} ({stages})" if stages else whole
+
+
+def _method_line(execution: execution_pb2.Execution) -> str:
+    params = as_json(execution.effective_params)
+    chosen = ", ".join(f"{name}={value}" for name, value in params.items() if value is not None)
+    return f"{execution.algorithm}: {chosen}" if chosen else execution.algorithm
 
 
 def _learned_line(execution: execution_pb2.Execution) -> str:

@@ -13,7 +13,7 @@ from server.api.errors import is_ours_to_mend
 from server.errors import ShoalError
 from server.jobs.events import Heartbeat
 from server.jobs.ledger import utc_now
-from server.jobs.model import ClusterRecord, EventRecord, RunRecord
+from server.jobs.model import ClusterRecord, EventRecord, RunRecord, RunResult
 
 
 def execution_to_pb(
@@ -44,11 +44,8 @@ def execution_to_pb(
         execution.num_clusters = result.num_clusters
         execution.num_documents = result.num_documents
         execution.n_noise = result.num_noise
-        execution.device = result.device
-        execution.device_reason = result.device_reason
-        execution.algorithm = result.algorithm
-        execution.effective_params.CopyFrom(struct_of(result.effective_params))
-        execution.quality_metrics.CopyFrom(struct_of(result.quality_metrics))
+        if not run.is_skipped:
+            _fill_method(execution, result)
         execution.timings.CopyFrom(struct_of(result.timings_s))
         execution.llm_labeling_errors.extend(result.labeling_errors)
         execution.output_collection_ids.extend(output.collection_id for output in result.outputs)
@@ -63,6 +60,15 @@ def execution_to_pb(
         if result.artifacts_url:
             execution.artifacts_url = result.artifacts_url
     return execution
+
+
+def _fill_method(execution: execution_pb2.Execution, result: RunResult) -> None:
+    """Lay in what ran, where and how well; a skipped run has nothing to say of it."""
+    execution.device = result.device
+    execution.device_reason = result.device_reason
+    execution.algorithm = result.algorithm
+    execution.effective_params.CopyFrom(struct_of(result.effective_params))
+    execution.quality_metrics.CopyFrom(struct_of(result.quality_metrics))
 
 
 def event_to_pb(record: ClusterRecord, event: EventRecord) -> watch_pb2.ExecutionEvent:

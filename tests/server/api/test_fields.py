@@ -270,9 +270,13 @@ def test_a_skipped_run_says_why_and_keeps_the_counts_before():
     )
     answer = cluster_to_pb(with_run(VECTOR, FOUND, FOUND | {"result": skipped, "warnings": []}))
 
+    ran = filled(execution(VECTOR, FOUND | {"result": skipped}))
+
     assert answer.status == "SKIPPED"
     assert list(answer.warnings) == ["1 document is too few"]
     assert (answer.num_clusters, answer.num_documents_clustered) == (2, 90)
+    # No method ran, so none is told of, and no device either.
+    assert not ran & {"algorithm", "device", "device_reason", "effective_params"}
 
 
 def test_a_parent_that_was_named_is_told_by_its_id():
