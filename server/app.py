@@ -83,7 +83,7 @@ class App:
 
         self.events = EventLog(self.store)
         self._start_queue(stack, engine)
-        self._serve_callers(client)
+        self._serve_callers(stack, client, engine)
 
     async def _qdrant(self, stack: AsyncExitStack) -> QdrantAddress:
         settings = self._settings
@@ -114,7 +114,9 @@ class App:
         stack.push_async_callback(self._queue.close, settings.shutdown_grace_s)
         self._queue.start()
 
-    def _serve_callers(self, client: AsyncQdrantClient) -> None:
+    def _serve_callers(
+        self, stack: AsyncExitStack, client: AsyncQdrantClient, engine: Engine
+    ) -> None:
         settings = self._settings
         self.clusters = Clusters(
             self.store,
@@ -133,7 +135,10 @@ class App:
             client,
             self.qdrant_address,
             settings.artifacts,
+            engine,
+            settings.device,
         )
+        stack.push_async_callback(self.results.maps.close)
 
     @property
     def findings(self) -> Findings:

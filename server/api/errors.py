@@ -48,15 +48,6 @@ MAX_FACTS = 8
 _PLAIN = string.printable.replace("%", "")
 
 
-class NotBuiltError(ShoalError):
-    """The contract names this call, but this version does not build it."""
-
-    reason = "NOT_BUILT"
-
-    def __init__(self, rpc: str) -> None:
-        super().__init__(f"{rpc} is not supported yet by this version of shoal", rpc=rpc)
-
-
 STATUS_OF: dict[type[ShoalError], grpc.StatusCode] = {
     InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
     UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
@@ -68,7 +59,6 @@ STATUS_OF: dict[type[ShoalError], grpc.StatusCode] = {
     UnavailableError: grpc.StatusCode.UNAVAILABLE,
     ConflictError: grpc.StatusCode.ABORTED,
     LeaseLostError: grpc.StatusCode.ABORTED,
-    NotBuiltError: grpc.StatusCode.UNIMPLEMENTED,
     # Nothing the caller sent is wrong, and nothing the caller does will mend it.
     UnreadableRecordError: grpc.StatusCode.INTERNAL,
     ArtifactError: grpc.StatusCode.INTERNAL,

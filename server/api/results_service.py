@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 from clusters.v1 import (
@@ -21,9 +21,9 @@ from server.api.convert.artifacts import exported_to_pb, faults_of_format, forma
 from server.api.convert.enrichment import enriched_to_pb
 from server.api.convert.executions import execution_to_pb
 from server.api.convert.groups import group_to_pb, member_to_pb, names_of
+from server.api.convert.maps import faults_of_map, map_to_pb, max_points_of, n_dims_of
 from server.api.convert.pages import pagination_to_pb, slice_of
 from server.api.convert.values import json_of, required
-from server.api.errors import NotBuiltError
 from server.api.limits import MemberWindow, member_window_of, wants_total, window_of
 from server.errors import NotFoundError
 from server.jobs.clusters import Clusters
@@ -42,6 +42,7 @@ class ResultCalls(cluster_service_pb2_grpc.ClusterServiceServicer):
     def __init__(self, clusters: Clusters, results: Results) -> None:
         self._clusters = clusters
         self._findings = results.findings
+        self._maps = results.maps
         self._removal = results.removal
         self._renames = results.renames
         self._exports = results.exports
@@ -174,13 +175,20 @@ class ResultCalls(cluster_service_pb2_grpc.ClusterServiceServicer):
         wanted = parse_enrichment(json_of(request))
         return enriched_to_pb(await self._enrichments.enrich(current_caller(), wanted))
 
-    # Named in the contract, not built by this version.
-
     async def GetVisualization(
         self, request: artifact_pb2.GetVisualizationRequest, context: Context
-    ) -> NoReturn:
-        """Give the map of a run."""
-        raise NotBuiltError("GetVisualization")
+    ) -> artifact_pb2.GetVisualizationResponse:
+        """Give the map of a run, made now where it was never asked for."""
+        required(request, "cluster_id", others=faults_of_map(request))
+        shown = await self._maps.show(
+            current_caller(),
+            request.cluster_id,
+            request.run_id or None,
+            max_points=max_points_of(request),
+            n_dims=n_dims_of(request),
+            within_s=context.time_remaining(),
+        )
+        return map_to_pb(shown)
 
 
 async def _searched(

@@ -7,21 +7,25 @@ from dataclasses import dataclass
 from qdrant_client import AsyncQdrantClient
 
 from server.jobs.clusters import Clusters
+from server.jobs.engine import Engine
 from server.jobs.enriching import Enrichments
 from server.jobs.events import EventLog
 from server.jobs.exporting import Exports
 from server.jobs.findings import Findings
+from server.jobs.maps import Maps
 from server.jobs.removal import Removal
 from server.jobs.renaming import Renames
+from server.jobs.spec import Device
 from server.qdrant.client import QdrantAddress
 from server.stores.base import JobStore
 
 
 @dataclass(frozen=True)
 class Results:
-    """Reads, renames, hands out, writes into collections and removes what runs found."""
+    """Reads, maps, renames, hands out, writes into collections and removes what runs found."""
 
     findings: Findings
+    maps: Maps
     removal: Removal
     renames: Renames
     exports: Exports
@@ -36,11 +40,14 @@ class Results:
         client: AsyncQdrantClient,
         qdrant: QdrantAddress,
         artifacts_url: str,
+        engine: Engine,
+        device: Device,
     ) -> Results:
-        """Put the parts together; `client` is connected to `qdrant`."""
+        """Put the parts together; `client` is connected to `qdrant`, maps are made on `device`."""
         findings = Findings(clusters, artifacts_url, client)
         return cls(
             findings=findings,
+            maps=Maps(findings, engine, artifacts_url, device),
             removal=Removal(clusters, store, events, qdrant, artifacts_url),
             renames=Renames(findings, store, qdrant),
             exports=Exports(findings),

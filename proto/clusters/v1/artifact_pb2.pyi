@@ -21,7 +21,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class GetVisualizationRequest(_message.Message):
-    """Asks for the map of a run."""
+    """Asks for the map of a run. The first call for a run computes it, which may take minutes."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -29,14 +29,19 @@ class GetVisualizationRequest(_message.Message):
     RUN_ID_FIELD_NUMBER: _builtins.int
     MAX_POINTS_FIELD_NUMBER: _builtins.int
     CENTROIDS_ONLY_FIELD_NUMBER: _builtins.int
+    DIMENSIONS_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     """Id or name of the cluster."""
     run_id: _builtins.str
     """The run. Absent: the newest successful one."""
     max_points: _builtins.int
-    """Most points to send; a uniform sample when there are more. Default: 10000."""
+    """Most points to send, 1 to 100000. When there are more: a sample, always the same, of each
+    group in proportion and at least one. Default: 10000.
+    """
     centroids_only: _builtins.bool
     """Send centroids without points. Default: false."""
+    dimensions: _builtins.int
+    """Dimensions of the map: 2 or 3. Default: 2."""
     def __init__(
         self,
         *,
@@ -44,15 +49,20 @@ class GetVisualizationRequest(_message.Message):
         run_id: _builtins.str | None = ...,
         max_points: _builtins.int | None = ...,
         centroids_only: _builtins.bool = ...,
+        dimensions: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_points", b"_max_points", "_run_id", b"_run_id", "max_points", b"max_points", "run_id", b"run_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "_max_points", b"_max_points", "_run_id", b"_run_id", "dimensions", b"dimensions", "max_points", b"max_points", "run_id", b"run_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_points", b"_max_points", "_run_id", b"_run_id", "centroids_only", b"centroids_only", "cluster_id", b"cluster_id", "max_points", b"max_points", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "_max_points", b"_max_points", "_run_id", b"_run_id", "centroids_only", b"centroids_only", "cluster_id", b"cluster_id", "dimensions", b"dimensions", "max_points", b"max_points", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__dimensions: _TypeAlias = _typing.Literal["dimensions"]  # noqa: Y015
+    _WhichOneofArgType__dimensions: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions"]  # noqa: Y015
     _WhichOneofReturnType__max_points: _TypeAlias = _typing.Literal["max_points"]  # noqa: Y015
     _WhichOneofArgType__max_points: _TypeAlias = _typing.Literal["_max_points", b"_max_points"]  # noqa: Y015
     _WhichOneofReturnType__run_id: _TypeAlias = _typing.Literal["run_id"]  # noqa: Y015
     _WhichOneofArgType__run_id: _TypeAlias = _typing.Literal["_run_id", b"_run_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dimensions) -> _WhichOneofReturnType__dimensions | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_points) -> _WhichOneofReturnType__max_points | None: ...
     @_typing.overload
@@ -86,7 +96,7 @@ class GetVisualizationResponse(_message.Message):
 
     @_builtins.property
     def centroids(self) -> _containers.RepeatedCompositeFieldContainer[_group_pb2.Group]:
-        """The groups, with x, y and perhaps z set."""
+        """The groups, with x, y and perhaps z set: the medians of their members' places."""
 
     def __init__(
         self,

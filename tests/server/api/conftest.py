@@ -23,6 +23,7 @@ from server.api.server import Services, build_grpc_server
 from server.api.service import ClusterService
 from server.api.task_service import TaskService
 from server.jobs.clusters import Clusters
+from server.jobs.engine import Engine
 from server.jobs.events import EventLog
 from server.jobs.model import RunResult
 from server.jobs.parents import Parents
@@ -70,7 +71,9 @@ async def world(
     namespace = await tenancy.create_namespace(ORGANIZATION, "shop")
     secret, _ = await tenancy.create_key(ORGANIZATION, ["shop"], "write")
     artifacts = tmp_path / "artifacts"
-    results = Results.of(clusters, store, events, async_client, qdrant_address, str(artifacts))
+    results = Results.of(
+        clusters, store, events, async_client, qdrant_address, str(artifacts), Engine(), "cpu"
+    )
     served = await build_grpc_server(
         Services(ClusterService(clusters, results), TaskService(clusters)),
         listen="127.0.0.1:0",

@@ -7,7 +7,6 @@ from typing import Any
 import grpc
 import pytest
 from clusters.v1 import (
-    artifact_pb2,
     cluster_pb2,
     cluster_requests_pb2,
     execution_pb2,
@@ -211,19 +210,3 @@ async def test_a_delete_cancels_the_pending_run_and_may_keep_artifacts(
     assert list(removed.deleted_run_ids) == [finished.last_run_id, pending]
     assert not removed.artifacts_deleted
     assert list(world.artifacts.rglob("*.parquet"))
-
-
-@pytest.mark.parametrize(
-    ("rpc", "request_message"),
-    [
-        ("GetVisualization", artifact_pb2.GetVisualizationRequest()),
-    ],
-)
-async def test_calls_not_built_yet_say_so_by_name(
-    caller: Caller, rpc: str, request_message: Any
-) -> None:
-    failure = await failure_of(caller.call(getattr(caller.clusters, rpc), request_message))
-
-    assert failure.code is grpc.StatusCode.UNIMPLEMENTED
-    assert failure.message == f"{rpc} is not supported yet by this version of shoal"
-    assert failure.reason == "NOT_BUILT"
