@@ -5,13 +5,24 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from shoal_command import run_shoal
+import pytest
+from shoal_command import call_shoal, environment
 
-from server.cli.demo_documents import standard_library
+from server.cli import demo
+from server.cli.demo_documents import Document, standard_library
+
+EVERY = 8
+"""One document in so many is enough to see that the demo works."""
 
 
-def test_documents_are_named_as_they_are_imported():
-    documents = {document.name: document for document in standard_library()}
+@pytest.fixture(scope="module")
+def library() -> list[Document]:
+    """What is documented in the standard library; reading it takes seconds."""
+    return standard_library()
+
+
+def test_documents_are_named_as_they_are_imported(library: list[Document]):
+    documents = {document.name: document for document in library}
 
     assert len(documents) > 2_000
     assert documents["json.dumps"].kind == "function"
@@ -22,13 +33,17 @@ def test_documents_are_named_as_they_are_imported():
     assert not any("._" in name.replace(".__init__", "") for name in documents)
 
 
-def test_the_demo_replaces_what_an_earlier_one_left(tmp_path: Path, documents: Path):
+def test_the_demo_replaces_what_an_earlier_one_left(
+    tmp_path: Path, documents: Path, library: list[Document], monkeypatch: pytest.MonkeyPatch
+):
     where = ("--data-dir", tmp_path)
     # Not the same vectors, as after an update of the demo.
-    earlier = run_shoal("import", documents, "--collection", "stdlib", *where)
+    earlier = call_shoal("import", documents, "--collection", "stdlib", *where)
+    monkeypatch.setattr(demo, "standard_library", lambda: library[::EVERY])
     # The settings of the tester's shell name a Qdrant that is not there: it must not matter.
+    settings = environment(SHOAL_QDRANT_URL="http://127.0.0.1:1")
     words = ("demo", "--method", "kmeans", "--method", "kmeans", "--top", "3", *where)
-    done = run_shoal(*words, SHOAL_QDRANT_URL="http://127.0.0.1:1")
+    done = call_shoal(*words, **settings)
     folders = re.findall(r"artifacts file://(\S+)", done.out)
 
     assert earlier.code == 0, earlier.err
@@ -38,7 +53,7 @@ def test_the_demo_replaces_what_an_earlier_one_left(tmp_path: Path, documents: P
 
 
 def test_the_demo_refuses_a_method_it_has_no_parameters_for(tmp_path: Path):
-    done = run_shoal("demo", "--method", "optics", "--data-dir", tmp_path)
+    done = call_shoal("demo", "--method", "optics", "--data-dir", tmp_path)
 
     assert done.code == 2
     assert "'optics' is not one of hdbscan, kmeans" in done.err
