@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 IMAGE ?= shoal
 
-.PHONY: help setup demo serve gateway test mongo-server test-gpu lint format proto lock bench gpu-bench gpu-check image clean
+.PHONY: help setup warm demo serve gateway test mongo-server test-gpu lint format proto lock bench gpu-bench gpu-check image clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -18,6 +18,9 @@ $(READY): requirements-dev.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $(READY)
+
+warm: $(READY) ## Compile ahead what evoc and umap would compile at first use (some minutes)
+	$(BIN)/python -m gpu.warm
 
 demo: $(READY) ## Cluster the standard library's documentation and show the groups
 	$(BIN)/shoal demo --data-dir .demo
