@@ -8,18 +8,27 @@ import json
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from app_runs import COLORS, N_GROUPS, N_PER_GROUP, definition, finished, run
+from clusters.v1 import artifact_pb2
+from clusters.v1.cluster_service_pb2_grpc import ClusterServiceStub
+from google.rpc import error_details_pb2
 from qdrant_client import AsyncQdrantClient, models
 
+from server.api.interceptor import CallInterceptor
+from server.api.server import Services, build_grpc_server
+from server.api.service import ClusterService
+from server.api.task_service import TaskService
 from server.app import App
 from server.jobs.maps import MapPendingError, RunMap
 from server.jobs.model import ClusterRecord, EventRecord
 from server.jobs.stages.mapping import NoMapError
 from server.results.maps import places_of
 from server.tenancy import Caller
+from tests.server.api.failures import Failure, failure_of
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
@@ -42,6 +51,22 @@ async def busy(app: App, caller: Caller, qdrant: AsyncQdrantClient) -> ClusterRe
             if isinstance(event, EventRecord) and event.stage == "cluster":
                 break
     return created
+
+
+async def refused_for_time(app: App, cluster_id: str, timeout_s: float) -> Failure:
+    """Ask over the wire for a map that cannot be made in time."""
+    served = await build_grpc_server(
+        Services(ClusterService(app.clusters, app.results), TaskService(app.clusters)),
+        listen="127.0.0.1:0",
+        interceptors=[CallInterceptor(app.tenancy)],
+    )
+    await served.server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{served.port}") as channel:
+        ask = ClusterServiceStub(channel).GetVisualization
+        request = artifact_pb2.GetVisualizationRequest(cluster_id=cluster_id)
+        failure = await failure_of(ask(request, timeout=timeout_s))
+    await served.server.stop(0)
+    return failure
 
 
 def color_centres(shown: RunMap) -> dict[str, Any]:
@@ -67,8 +92,11 @@ async def test_a_map_is_made_once_kept_and_laid_over_the_one_before(
 
     # A run has the only worker: who cannot wait is told, and the map is made all the same.
     slow = await busy(app, caller, qdrant)
+    failure = await refused_for_time(app, cluster_id, 1.5)
+    assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "MAP_PENDING")
+    assert failure.detail(error_details_pb2.RetryInfo).retry_delay.seconds == 5
     with pytest.raises(MapPendingError, match="still being made"):
-        await maps.show(caller, cluster_id, max_points=500, within_s=1.5)
+        await maps.show(caller, cluster_id, max_points=500, within_s=0)
     gives_up = asyncio.create_task(maps.show(caller, cluster_id, max_points=500))
     waits = asyncio.create_task(maps.show(caller, cluster_id, max_points=500))
     while_waiting = asyncio.create_task(maps.show(caller, cluster_id, max_points=None))
