@@ -15,7 +15,8 @@ from qdrant_client import AsyncQdrantClient
 
 from server.config import Settings
 from server.errors import NotFoundError
-from server.jobs.clusters import Clusters, Limits
+from server.jobs.admission import Admission, Limits
+from server.jobs.clusters import Clusters
 from server.jobs.engine import Engine, EngineSettings
 from server.jobs.events import EventLog
 from server.jobs.findings import Findings
@@ -121,12 +122,15 @@ class App:
         self.clusters = Clusters(
             self.store,
             self.events,
-            client,
-            Parents(self.store, settings.artifacts),
-            settings.labeling,
+            Admission(
+                self.store,
+                client,
+                Parents(self.store, settings.artifacts),
+                settings.labeling,
+                Limits(active_runs=settings.max_active_runs),
+            ),
             wake=self._queue.wake,
             interrupt=self._queue.interrupt,
-            limits=Limits(active_runs=settings.max_active_runs),
         )
         self.results = Results.of(
             self.clusters,

@@ -12,45 +12,26 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from qdrant_client import AsyncQdrantClient
-
 from server.errors import (
     InvalidRequestError,
     NotFoundError,
     PreconditionError,
-    QuotaError,
     RequestIdTakenError,
     Violation,
 )
 from server.jobs import ledger, moves
+from server.jobs.admission import Admission
 from server.jobs.checks import faults_of_cluster_name
-from server.jobs.definition import ClusterDefinition, parse_definition
+from server.jobs.definition import ClusterDefinition, parse_definition, patched
 from server.jobs.events import EventLog, Heartbeat
 from server.jobs.ids import new_id, short_id
 from server.jobs.ledger import utc_now
 from server.jobs.model import ClusterRecord, EventRecord, RunRecord
 from server.jobs.moves import RunOptions
-from server.jobs.parents import Parents
-from server.jobs.sources import plan_sources
-from server.labeling.checks import check_provider
-from server.labeling.settings import LabelingSettings
 from server.stores.base import ClusterPage, ClusterQuery, JobStore, RunPage, RunQuery
 from server.tenancy import Caller
 
 REQUEST_ID_LIFE = timedelta(hours=24)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much one namespace may ask for.
-
-    Attributes
-    ----------
-    active_runs : int
-        Runs pending or processing at once.
-    """
-
-    active_runs: int = 100
 
 
 @dataclass(frozen=True)
@@ -86,22 +67,16 @@ class Clusters:
         self,
         store: JobStore,
         events: EventLog,
-        qdrant: AsyncQdrantClient,
-        parents: Parents,
-        labeling: LabelingSettings,
+        admission: Admission,
         *,
         wake: Callable[[], None],
         interrupt: Callable[[str], None],
-        limits: Limits | None = None,
     ) -> None:
         self._store = store
         self._events = events
-        self._qdrant = qdrant
-        self._parents = parents
-        self._labeling = labeling
+        self._admission = admission
         self._wake = wake
         self._interrupt = interrupt
-        self._limits = limits or Limits()
 
     async def create(
         self,
@@ -128,11 +103,10 @@ class Clusters:
             earlier = await self._earlier(caller, identity)
             if earlier is not None:
                 return earlier
-        definition = self._checked(raw)
-        await plan_sources(self._qdrant, caller.qdrant_name, definition)
-        parent = await self._parents.find(caller.namespace_id, definition)
+        definition = self._admission.definition(raw)
+        parent = await self._admission.sources(caller, definition)
         if execute:
-            await self._check_quota(caller)
+            await self._admission.quota(caller)
         now = utc_now()
         cluster_id = new_id("clust")
         record = ClusterRecord(
@@ -156,7 +130,7 @@ class Clusters:
                 raise
             return earlier
         if parent is not None:
-            await self._parents.link(record, parent)
+            await self._admission.parents.link(record, parent)
         self._wake()
         return record
 
@@ -180,9 +154,9 @@ class Clusters:
             algorithm_params, sample_size, llm_labeling, archived. An empty value clears.
         """
         record = await self.get(caller, id_or_name)
-        definition = self._checked(_patched(record.definition, changes))
+        definition = self._admission.definition(patched(record.definition, changes))
         if "filters" in changes or "algorithm_params" in changes or "sample_size" in changes:
-            await plan_sources(self._qdrant, caller.qdrant_name, definition)
+            await self._admission.sources(caller, definition)
         if violations := list(faults_of_cluster_name(changes.get("cluster_name"))):
             raise InvalidRequestError(violations)
 
@@ -190,7 +164,7 @@ class Clusters:
             return current.model_copy(
                 update={
                     "cluster_name": changes.get("cluster_name", current.cluster_name),
-                    "definition": parse_definition(_patched(current.definition, changes)),
+                    "definition": parse_definition(patched(current.definition, changes)),
                     "archived": changes.get("archived", current.archived),
                     "updated_at": utc_now(),
                 }
@@ -219,12 +193,11 @@ class Clusters:
         record = await self.get(caller, id_or_name)
         if (earlier := _same_request(record, options)) is not None:
             return record, earlier
-        definition = self._checked(_patched(record.definition, overrides))
-        await plan_sources(self._qdrant, caller.qdrant_name, definition)
-        parent = await self._parents.find(caller.namespace_id, definition)
+        definition = self._admission.definition(patched(record.definition, overrides))
+        parent = await self._admission.sources(caller, definition)
         if options.mode == "assign":
             _check_assignable(record)
-        await self._check_quota(caller)
+        await self._admission.quota(caller)
 
         def move(current: ClusterRecord) -> ClusterRecord:
             if _same_request(current, options) is not None:  # The same came twice at once.
@@ -306,25 +279,6 @@ class Clusters:
             )
         return earlier
 
-    def _checked(self, raw: dict[str, Any]) -> ClusterDefinition:
-        """Check a definition, and that this server can ask the model it wants."""
-        definition = parse_definition(raw)
-        if definition.llm_labeling is not None:
-            violations = check_provider(definition.llm_labeling, self._labeling)
-            if violations:
-                raise InvalidRequestError(violations)
-        return definition
-
-    async def _check_quota(self, caller: Caller) -> None:
-        active = await self._store.count_active_runs(caller.namespace_id)
-        if active >= self._limits.active_runs:
-            raise QuotaError(
-                f"{active} runs of this namespace are pending or processing; "
-                f"{self._limits.active_runs} are allowed at once",
-                retry_after_s=10.0,
-                active_runs=active,
-            )
-
 
 def _same_request(record: ClusterRecord, options: RunOptions) -> RunRecord | None:
     """Find the run that an earlier request of the same id queued, unless it has aged out."""
@@ -366,22 +320,3 @@ def _run_of(record: ClusterRecord, run_id: str | None) -> RunRecord:
 
 def _default_name(definition: ClusterDefinition, cluster_id: str) -> str:
     return f"clusters of {definition.collection_ids[0]} {short_id(cluster_id)}"
-
-
-def _patched(definition: ClusterDefinition, changes: dict[str, Any]) -> dict[str, Any]:
-    """Give the definition's JSON with the changes laid over it."""
-    body = definition.model_dump(mode="json", exclude_unset=True)
-    for name in ("description", "metadata"):
-        if name in changes:
-            body[name] = changes[name]
-    for name in ("filters", "llm_labeling"):
-        if name in changes:
-            body[name] = changes[name] or None
-    vector = dict(body.get("vector_config") or {})
-    if "algorithm_params" in changes:
-        vector["algorithm_params"] = changes["algorithm_params"]
-    if "sample_size" in changes:
-        vector["sample_size"] = changes["sample_size"] or None
-    if vector:
-        body["vector_config"] = vector
-    return body

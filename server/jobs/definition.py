@@ -146,3 +146,22 @@ def parse_definition(raw: Mapping[str, Any]) -> ClusterDefinition:
     if violations or definition is None:
         raise InvalidRequestError(violations)
     return definition
+
+
+def patched(definition: ClusterDefinition, changes: dict[str, Any]) -> dict[str, Any]:
+    """Give the definition's JSON with the changes laid over it."""
+    body = definition.model_dump(mode="json", exclude_unset=True)
+    for name in ("description", "metadata"):
+        if name in changes:
+            body[name] = changes[name]
+    for name in ("filters", "llm_labeling"):
+        if name in changes:
+            body[name] = changes[name] or None
+    vector = dict(body.get("vector_config") or {})
+    if "algorithm_params" in changes:
+        vector["algorithm_params"] = changes["algorithm_params"]
+    if "sample_size" in changes:
+        vector["sample_size"] = changes["sample_size"] or None
+    if vector:
+        body["vector_config"] = vector
+    return body

@@ -13,6 +13,7 @@ from server.errors import PreconditionError
 from server.jobs.clusters import Clusters
 from server.jobs.model import ClusterRecord, RunRecord
 from server.qdrant.client import qdrant_errors
+from server.qdrant.errors import CollectionNotFoundError
 from server.results.artifacts import RunFolder
 from server.results.groups import Group
 from server.results.names import renamed_groups, renamed_members
@@ -104,9 +105,13 @@ class Findings:
             ids_by_collection.setdefault(row["source_collection_id"], []).append(point_id)
         found: dict[tuple[str, str], dict[str, Any]] = {}
         for collection_id, ids in ids_by_collection.items():
-            name = caller.qdrant_name(collection_id)
-            with qdrant_errors(collection_id):
-                points = await self._qdrant.retrieve(name, ids, with_payload=True)
+            try:
+                with qdrant_errors(collection_id):
+                    points = await self._qdrant.retrieve(
+                        caller.qdrant_name(collection_id), ids, with_payload=True
+                    )
+            except CollectionNotFoundError:  # Deleted since: its documents have no payload.
+                continue
             for point in points:
                 found[collection_id, str(point.id)] = point.payload or {}
         return found

@@ -215,13 +215,18 @@ class _Planner:
                         f"{source.collection_id} holds several vectors for each document; "
                         "name one that holds one",
                     )
-            method = self._definition.vector.clustering_method
-            if not supports_metric(method, METRIC_OF_DISTANCE[spec.distance]):
-                able = [each for each in METHODS if supports_metric(each, "manhattan")]
-                self._refuse(
-                    "vector_config.clustering_method",
-                    f"{method} cannot cluster by {spec.distance} distance; these can: "
-                    f"{', '.join(able)}",
-                )
+            self._check_metric(spec)
             features.append(Feature(name, spec.size, spec.distance))
         return tuple(features)
+
+    def _check_metric(self, spec: VectorSpec) -> None:
+        method = self._definition.vector.clustering_method
+        metric = METRIC_OF_DISTANCE[spec.distance]
+        if metric == "manhattan":
+            told = "Manhattan distance is not supported yet; Cosine, Euclid and Dot vectors are"
+        elif not supports_metric(method, metric):
+            able = ", ".join(each for each in METHODS if supports_metric(each, metric))
+            told = f"{method} cannot cluster by {spec.distance} distance; these can: {able}"
+        else:
+            return
+        self._refuse("vector_config.clustering_method", told)

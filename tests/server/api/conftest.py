@@ -22,6 +22,7 @@ from server.api.interceptor import CallInterceptor
 from server.api.server import Services, build_grpc_server
 from server.api.service import ClusterService
 from server.api.task_service import TaskService
+from server.jobs.admission import Admission
 from server.jobs.clusters import Clusters
 from server.jobs.engine import Engine
 from server.jobs.events import EventLog
@@ -61,9 +62,9 @@ async def world(
     clusters = Clusters(
         store,
         events,
-        async_client,
-        Parents(store, str(tmp_path / "artifacts")),
-        LabelingSettings(),
+        Admission(
+            store, async_client, Parents(store, str(tmp_path / "artifacts")), LabelingSettings()
+        ),
         wake=lambda: woken.append("woken"),
         interrupt=interrupted.append,
     )

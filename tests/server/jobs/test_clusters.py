@@ -10,6 +10,7 @@ from job_fixtures import NAMESPACE, Bench
 
 from server.errors import ClusterNotFoundError
 from server.jobs import moves
+from server.jobs.admission import Admission
 from server.jobs.clusters import Clusters
 from server.jobs.ledger import utc_now
 from server.jobs.model import ClusterRecord, NamespaceRecord
@@ -63,9 +64,9 @@ async def clusters(bench: Bench) -> AsyncIterator[Clusters]:
     yield Clusters(
         bench.store,
         bench.events,
-        client,
-        Parents(bench.store, str(bench.artifacts)),
-        LabelingSettings(),
+        Admission(
+            bench.store, client, Parents(bench.store, str(bench.artifacts)), LabelingSettings()
+        ),
         wake=lambda: None,
         interrupt=lambda run_id: None,
     )

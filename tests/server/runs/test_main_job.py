@@ -228,6 +228,24 @@ async def test_what_the_collections_tell_is_checked_at_once(
     assert "wider: 24 dimensions, Cosine" in told["collection_ids"]
 
 
+async def test_a_distance_that_the_method_lacks_is_refused(
+    app: App, caller: Caller, qdrant: AsyncQdrantClient
+) -> None:
+    for distance, method, says in (
+        (models.Distance.MANHATTAN, "kmeans", "Manhattan distance is not supported yet"),
+        (models.Distance.EUCLID, "evoc", "evoc cannot cluster by Euclid distance; these can: hdb"),
+    ):
+        name = f"by-{distance.value}"
+        await qdrant.create_collection(
+            name, vectors_config=models.VectorParams(size=4, distance=distance)
+        )
+        with pytest.raises(InvalidRequestError, match=says):
+            await app.clusters.create(
+                caller,
+                definition(collection_ids=[name], vector_config={"clustering_method": method}),
+            )
+
+
 async def test_a_canceled_run_leaves_nothing_half_written(
     app: App, caller: Caller, qdrant: AsyncQdrantClient
 ) -> None:
@@ -293,3 +311,21 @@ async def test_watchers_leave_nothing_behind(
     ]
     assert resumed[0] == 4
     assert app.events.watched_runs == 0
+
+
+async def test_members_outlive_their_collection(
+    app: App, caller: Caller, qdrant: AsyncQdrantClient
+) -> None:
+    await add_colors(qdrant, "gone")
+    cluster = await run(app, caller, definition(collection_ids=["gone"]))
+    await qdrant.delete_collection("gone")
+
+    members = [
+        member
+        async for member in app.findings.members(
+            caller, cluster.cluster_id, "cl_0", with_payload=True
+        )
+    ]
+
+    assert len(members) == N_PER_GROUP
+    assert all(member.payload is None for member in members)
