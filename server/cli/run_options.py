@@ -36,7 +36,8 @@ WeightOption = Annotated[
     typer.Option(
         "--weight",
         metavar="URI=NUMBER",
-        help="Weight of a feature; repeatable (weighted, and none given: learned).",
+        help="Weight of a feature (default: 1); repeatable. With weighted and none given they "
+        "are learned.",
         rich_help_panel=_FEATURES,
     ),
 ]

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from shoal_command import Shoal, call_shoal, run_shoal
 
+from gpu.params import BUILT_METHODS
+
 NOBODY = "127.0.0.1:1"
 
 
@@ -107,3 +109,9 @@ def test_help_names_the_exit_codes():
 
     assert done.code == 0
     assert "3 unavailable" in " ".join(done.out.split()).replace("3 │ │ ", "3 ")
+
+
+def test_help_of_run_names_the_methods_there_are():
+    shown = " ".join(call_shoal("run", "--help").out.replace("│", " ").split())
+
+    assert f"{', '.join(BUILT_METHODS[:-1])} or {BUILT_METHODS[-1]}" in shown
