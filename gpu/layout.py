@@ -13,6 +13,7 @@ Schönemann (1966), doi:10.1007/BF02289451 (the alignment: orthogonal Procrustes
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -209,9 +210,11 @@ def _place(
     tell: Progress,
 ) -> None:
     """Put rows at the mean of their nearest landmarks' places, the nearer the heavier."""
-    to_device = _to_gpu if backend.device == "gpu" else on_host
+    on_gpu = backend.device == "gpu"
+    to_device = _to_gpu if on_gpu else on_host
     row_bytes = 4 * (len(landmarks) + points.shape[1])
-    with device_memory_errors(row_bytes + 4 * landmarks.size):
+    needed = 4 * landmarks.size + max(row_bytes, BLOCK_BYTES)
+    with device_memory_errors(needed) if on_gpu else nullcontext():
         landmarks = to_device(landmarks)
         origin, places = beside(origin, landmarks), beside(places, landmarks)
         half_squares = squared_lengths(landmarks) / 2
@@ -230,7 +233,7 @@ def _mean_place(block: Array, landmarks: Array, half_squares: Array, places: Arr
     del scores
     squares = ((block[:, None, :] - landmarks[anchors]) ** 2).sum(axis=2)
     # Against the nearest: weights then depend on ratios, and an equal row takes it all.
-    nearest = xp.maximum(squares.min(axis=1, keepdims=True), xp.finfo(xp.float32).tiny)
+    nearest = xp.maximum(squares.min(axis=1, keepdims=True), np.finfo(np.float32).tiny)
     weights = nearest / xp.maximum(squares, nearest)
     weights /= weights.sum(axis=1, keepdims=True)
     return (places[anchors] * weights[:, :, None]).sum(axis=1)

@@ -12,7 +12,8 @@ import types
 import numpy as np
 import pytest
 
-from gpu import groups, sampling, vectors
+from gpu import groups, layout, sampling, vectors
+from gpu.backend import Backend
 from gpu.clustering import fit
 from gpu.errors import InvalidVectorsError
 from gpu.kmeans import _cuml_tolerance, _mean_variance
@@ -23,7 +24,16 @@ from gpu.summary import summarize
 from gpu.vectors import array_module, beside, centred_copy, on_host, unit_rows, usable_rows
 
 FUNCTIONS = (
-    *("abs", "array", "asarray", "concatenate", "empty", "empty_like", "flatnonzero"),
+    *(
+        "abs",
+        "argpartition",
+        "array",
+        "asarray",
+        "concatenate",
+        "empty",
+        "empty_like",
+        "flatnonzero",
+    ),
     *("isfinite", "maximum", "median", "sqrt", "zeros"),
 )
 """Functions of CuPy 14.2 that gpu calls; all are in its `__init__`."""
@@ -121,7 +131,20 @@ def operator(name):
 
 
 OPERATORS = (
-    *("add", "radd", "iadd", "sub", "rsub", "isub", "mul", "rmul", "imul", "truediv", "itruediv"),
+    *(
+        "add",
+        "radd",
+        "iadd",
+        "sub",
+        "rsub",
+        "isub",
+        "pow",
+        "mul",
+        "rmul",
+        "imul",
+        "truediv",
+        "itruediv",
+    ),
     *("matmul", "and", "iand", "or", "invert", "neg", "eq", "ne", "lt", "le", "gt", "ge"),
 )
 for _name in OPERATORS:
@@ -298,3 +321,16 @@ def test_the_stopping_rule_given_to_cuml_is_scikit_learns(tol, variance):
 
 def test_points_that_coincide_have_no_scale():
     assert _cuml_tolerance(1e-4, 0.0) == (1e-7, 1.0)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_a_map_is_laid_out_from_either_side(cupy, monkeypatch, metric):
+    # With so few landmarks UMAP is left out, which needs a device; the rest is placed by blocks.
+    monkeypatch.setattr(layout, "BLOCK_BYTES", 4096)
+    points, _ = mixture()
+    options = {"metric": metric, "n_landmarks": 12}
+    expected = layout.layout(points, backend=Backend("cpu", "a test"), **options)
+
+    for there in (points, cupy.asarray(points)):
+        places = layout.layout(there, backend=Backend("gpu", "a test"), **options)
+        np.testing.assert_allclose(places, expected, atol=1e-4)
