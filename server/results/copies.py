@@ -30,6 +30,7 @@ from server.errors import NotFoundError
 from server.jobs.model import GroupNames
 from server.results.artifacts import CENTROIDS, EXPORT, MEMBERS, RunFolder
 from server.results.manifest import MANIFEST, digest_of
+from server.results.maps import all_maps
 from server.results.names import renamed_groups, renamed_members
 from server.results.tables import ROWS_PER_ROW_GROUP, groups_table
 
@@ -77,8 +78,8 @@ def files_for_others(
     Returns
     -------
     list of FileForOthers
-        For parquet, every file of the run; for others, members and centroids alone. Tables
-        that would show old names are replaced by copies.
+        For parquet, every file of the run, maps that were made included; for others, members
+        and centroids alone. Tables that would show old names are replaced by copies.
 
     Raises
     ------
@@ -108,6 +109,8 @@ def _stored(folder: RunFolder) -> list[FileForOthers]:
                 raise
             continue  # A newer run took the export away since the manifest was read.
         listed.append(FileForOthers(**file.model_dump(), rows=rows))
+    for kept in all_maps(folder):
+        listed.append(FileForOthers(**kept.file.model_dump(), rows=kept.rows))
     with folder.fs.open(f"{folder.root}/{MANIFEST}", "rb") as source:
         listed.append(FileForOthers(**digest_of(source, MANIFEST).model_dump()))
     return listed

@@ -87,6 +87,12 @@ def find_map(folder: RunFolder, n_dims: int) -> MapFile | None:
         raise ArtifactError(f"{name} of {folder.run_id} is damaged: {error}", file=name) from error
 
 
+def all_maps(folder: RunFolder) -> list[MapFile]:
+    """List the maps that there are."""
+    found = [find_map(folder, n_dims) for n_dims in (2, 3)]
+    return [each for each in found if each is not None]
+
+
 def read_map(folder: RunFolder, n_dims: int) -> pa.Table:
     """Read a map that `find_map` found."""
     with folder.open_parquet(f"{map_name(n_dims)}.parquet") as file:

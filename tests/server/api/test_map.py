@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -101,6 +103,22 @@ async def test_groups_come_alone_and_under_their_new_names(
     assert answer.total_points == 20
     assert [group.label for group in answer.centroids] == ["Crimson", "Cluster 1"]
     assert all(group.HasField("x") and group.HasField("y") for group in answer.centroids)
+
+
+async def test_the_files_of_a_run_hold_its_maps(
+    caller: Caller, finished: cluster_pb2.Cluster, places: NDArray[np.float32]
+) -> None:
+    answer = await caller.call(
+        caller.clusters.ExportExecution,
+        artifact_pb2.ExportExecutionRequest(cluster_id="done", run_id=finished.last_run_id),
+    )
+
+    maps = {each.name: each for each in answer.artifacts if each.name.startswith("layout")}
+    assert set(maps) == {"layout.parquet", "layout-3d.parquet"}
+    for artifact in maps.values():
+        content = Path(artifact.url.removeprefix("file://")).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == artifact.sha256
+        assert (len(content), 20) == (artifact.size_bytes, artifact.rows)
 
 
 async def test_every_fault_of_the_request_is_told(caller: Caller) -> None:
