@@ -131,5 +131,6 @@ def _normalized(vectors: Array, metric: str) -> Prepared:
     # Under Euclidean distance the origin is a point like any other.
     xp = array_module(vectors)
     scaled = xp.zeros_like(vectors)
-    scaled[has_direction] = unit_rows(vectors[has_direction])
+    if n_zero < len(vectors):
+        scaled[has_direction] = unit_rows(vectors[has_direction])
     return Prepared(scaled, metric, [f"normalize left {n_zero:,} zero vectors as they are"])

@@ -154,7 +154,13 @@ def test_normalize_leaves_the_origin_in_place():
     assert "1 zero vectors" in done.notes[0]
 
 
-@settings(max_examples=40, deadline=None)
+def test_normalize_of_nothing_but_the_origin_changes_nothing():
+    done = run(np.ones((1, 1), dtype=np.float32), Pca(3), Normalize())
+
+    assert done.vectors.tolist() == [[0.0]]
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     n_points=st.integers(1, 40),
     n_dims=st.integers(1, 12),
