@@ -105,6 +105,9 @@ class Clusters:
                 return earlier
         definition = self._admission.definition(raw)
         parent = await self._admission.sources(caller, definition)
+        if parent is not None:  # By its id, whatever it will be called later.
+            named = {"parent_cluster_id": parent.cluster_id}
+            definition = definition.model_copy(update=named)
         if execute:
             await self._admission.quota(caller)
         now = utc_now()

@@ -86,8 +86,8 @@ class VectorConfig(_message.Message):
 
     @_builtins.property
     def feature_weights(self) -> _struct_pb2.Struct:
-        """Weight of each feature: keys are feature URIs, values numbers above 0. With the strategy
-        weighted, absent weights are learned.
+        """Weight of each feature: keys are feature URIs, values numbers from 0 on, one of them above. A
+        feature without one counts 1. With the strategy weighted and none at all they are learned.
         """
 
     @_builtins.property

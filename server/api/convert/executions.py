@@ -57,6 +57,8 @@ def execution_to_pb(
             execution.learned_weights.CopyFrom(struct_of(result.learned_weights))
         if result.learning_quality_score is not None:
             execution.learning_quality_score = result.learning_quality_score
+        if result.labeling_usage:
+            execution.labeling_usage.CopyFrom(struct_of(result.labeling_usage))
         if result.artifacts_url:
             execution.artifacts_url = result.artifacts_url
     return execution

@@ -92,6 +92,7 @@ RESULT = RunResult(
     artifacts_url="file:///artifacts/run_2",
     source_bucket_ids=["bkt_1", "bkt_2"],
     labeling_errors=["the model did not answer: cl_1"],
+    labeling_usage={"requests": 3, "prompt_tokens": 120},
 )
 GROUP = Group(cluster_id="cl_0", label="Tests", member_count=81)
 
