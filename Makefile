@@ -63,9 +63,10 @@ lock: $(READY) ## Resolve pyproject.toml anew into the lock files
 		--python-version 3.11 pyproject.toml --extra dev -c requirements.txt -o requirements-dev.txt
 
 bench: $(READY) ## Measure against the peers; tables on screen, JSON in benchmarks/results
-	$(BIN)/python benchmarks/hdbscan.py
-	$(BIN)/python benchmarks/kmeans.py
-	$(BIN)/python benchmarks/latency.py
+	$(BIN)/python benchmarks/hdbscan.py --json benchmarks/results/hdbscan-cpu.json
+	$(BIN)/python benchmarks/kmeans.py --json benchmarks/results/kmeans-cpu.json
+	$(BIN)/python benchmarks/latency.py --json benchmarks/results/latency.json
+	$(BIN)/python benchmarks/auto.py
 
 gpu-bench: $(READY) ## Measure on the GPU, beside bare cuML; ends with a reason without one
 	$(BIN)/python benchmarks/device.py

@@ -84,9 +84,10 @@ async def _serve(settings: Settings, *, json_output: bool) -> None:
     from server.api.task_service import TaskService
     from server.app import App
 
-    if settings.log_level == "INFO":
-        # Dask tells of every connection at this level, and sets its own when it is loaded.
-        logging.getLogger("distributed").setLevel(logging.WARNING)
+    if settings.log_level != "DEBUG":
+        # Dask tells of every connection at INFO, and sets that itself when it is loaded.
+        quiet = max(logging.WARNING, logging.getLevelNamesMapping()[settings.log_level])
+        logging.getLogger("distributed").setLevel(quiet)
     stopping = _stop_on_signals()
     calls_grace_s = settings.shutdown_grace_s * CALLS_SHARE
     runs = {"shutdown_grace_s": settings.shutdown_grace_s - calls_grace_s}
