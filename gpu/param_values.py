@@ -124,8 +124,8 @@ def boolean() -> Spec:
     return Spec("true or false", read)
 
 
-def fraction() -> Spec:
-    """Take a share of the points."""
+def fraction(whole_thing: str = "points") -> Spec:
+    """Take a share of something, neither none nor all of it."""
 
     def read(value: object) -> float:
         number = float(_number(value, 0, 1))
@@ -133,4 +133,4 @@ def fraction() -> Spec:
             raise Refused
         return number
 
-    return Spec("a share of the points between 0 and 1", read)
+    return Spec(f"a share of the {whole_thing} between 0 and 1", read)

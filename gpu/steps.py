@@ -9,13 +9,22 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from gpu.errors import InvalidParametersError, Violation
-from gpu.params import MAX_SEED
+from gpu.param_values import (
+    Refused,
+    Spec,
+    between,
+    boolean,
+    either,
+    fraction,
+    one_of,
+    seed,
+    whole,
+)
 
 UmapMetric = Literal["cosine", "euclidean", "manhattan"]
 
@@ -88,90 +97,30 @@ class Umap:
 Step = Normalize | Whitening | Pca | Umap
 
 
-class _Refused(Exception):
-    """A value is outside what a parameter takes; the message of the violation is elsewhere."""
-
-
-@dataclass(frozen=True)
-class _Spec:
-    allowed: str
-    read: Callable[[Any], object]
-
-
-def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise _Refused
-    return value
-
-
-def _whole(low: int, high: int) -> _Spec:
-    def read(value: object) -> int:
-        number = _number(value)
-        if number != int(number) or not low <= number <= high:
-            raise _Refused
-        return int(number)
-
-    return _Spec(f"an integer from {low:,} to {high:,}", read)
-
-
-def _real(low: float, high: float) -> _Spec:
-    def read(value: object) -> float:
-        number = float(_number(value))
-        if not low <= number <= high:
-            raise _Refused
-        return number
-
-    return _Spec(f"a number from {low:g} to {high:g}", read)
-
-
-def _components() -> _Spec:
-    def read(value: object) -> float:
-        number = _number(value)
-        if 0 < number < 1:
-            return float(number)
-        return _whole(1, MAX_COMPONENTS).read(value)  # type: ignore[return-value]
-
-    return _Spec(
-        f"an integer from 1 to {MAX_COMPONENTS:,}, or a share of the variance between 0 and 1", read
-    )
-
-
-def _boolean() -> _Spec:
-    def read(value: object) -> bool:
-        if not isinstance(value, bool):
-            raise _Refused
-        return value
-
-    return _Spec("true or false", read)
-
-
-def _one_of(words: Sequence[str]) -> _Spec:
-    def read(value: object) -> str:
-        if not isinstance(value, str) or value not in words:
-            raise _Refused
-        return value
-
-    return _Spec("one of " + ", ".join(json.dumps(word) for word in words), read)
-
-
 @dataclass(frozen=True)
 class _Kind:
     make: Callable[..., Step]
-    specs: Mapping[str, _Spec]
+    specs: Mapping[str, Spec]
 
 
 _KINDS: dict[str, _Kind] = {
     "normalize": _Kind(Normalize, {}),
-    "whitening": _Kind(Whitening, {"epsilon": _real(1e-6, 1e6)}),
-    "pca": _Kind(Pca, {"n_components": _components(), "whiten": _boolean()}),
+    "whitening": _Kind(Whitening, {"epsilon": between(1e-6, 1e6)}),
+    "pca": _Kind(
+        Pca,
+        {
+            "n_components": either(whole(1, MAX_COMPONENTS), fraction("variance")),
+            "whiten": boolean(),
+        },
+    ),
     "umap": _Kind(
         Umap,
         {
-            "n_components": _whole(1, 256),
-            "n_neighbors": _whole(2, 1_000),
-            "min_dist": _real(0, 1),
-            "metric": _one_of(get_args(UmapMetric)),
-            "random_state": _whole(0, MAX_SEED),
+            "n_components": whole(1, 256),
+            "n_neighbors": whole(2, 1_000),
+            "min_dist": between(0, 1),
+            "metric": one_of(*get_args(UmapMetric)),
+            "random_state": seed(),
         },
     ),
 }
@@ -237,7 +186,7 @@ def _parse_step(sent: object, path: str) -> Step:
             continue
         try:
             values[name] = spec.read(value)
-        except _Refused:
+        except Refused:
             allowed = f"must be {spec.allowed}"
             violations.append(Violation(f"{path}.{name}", _shown(value), allowed))
     if violations:
