@@ -74,7 +74,9 @@ def plan_output(
         `collection_id` is what callers use, `name` its alias in Qdrant, `generation` the
         collection that this run fills.
     """
-    parts = [slug(cluster_name), short_id(cluster_id)]
+    name_part, id_part = slug(cluster_name), short_id(cluster_id)
+    # A default name ends with the short id already.
+    parts = [name_part] if name_part.endswith(f"-{id_part}") else [name_part, id_part]
     collection_id = "-".join(parts if feature is None else [*parts, slug(feature)])
     name = qdrant_name_template.format(namespace_id=namespace_id, collection_id=collection_id)
     return OutputCollection(

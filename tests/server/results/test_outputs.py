@@ -414,3 +414,9 @@ def test_an_output_can_be_named_as_an_input():
     assert "__" not in output.collection_id
     assert output.collection_id.startswith("x-")
     assert output.name == output.collection_id
+
+
+def test_the_short_id_stands_in_a_name_once():
+    name = "clusters of docs abc123"
+    output = plan_output(name, "clust_000000abc123", "run_1", "ns", "{collection_id}")
+    assert output.collection_id == "clusters-of-docs-abc123"
