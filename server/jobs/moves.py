@@ -148,7 +148,7 @@ def enter_stage(
 
 
 def request_cancel(cluster: ClusterRecord, run_id: str, now: datetime) -> ClusterRecord:
-    """Ask a run to stop. A pending one is canceled at once; a final one stays as it is."""
+    """Ask a run to stop. One that nobody holds is canceled at once; a final one stays as it is."""
     run = _run(cluster, run_id)
     if run.is_final or run.cancel_requested:
         return cluster
@@ -158,7 +158,7 @@ def request_cancel(cluster: ClusterRecord, run_id: str, now: datetime) -> Cluste
             run_id=run_id,
             status=run.status,
         )
-    if run.status == "pending":
+    if run.lease is None or run.lease.expires_at <= now:
         ended = {"status": "canceled", "finished_at": now, "cancel_requested": True}
         return _with_run(cluster, run.model_copy(update=ended), now)
     return _with_run(cluster, run.model_copy(update={"cancel_requested": True}), now)

@@ -149,6 +149,14 @@ def test_cancel_of_a_running_run_is_a_request_that_forbids_the_commit(
         moves.commit(asked, run_id(asked), 1, RESULT, [], NOW)
 
 
+def test_cancel_of_a_run_that_nobody_holds_is_its_end(claimed: ClusterRecord) -> None:
+    left = moves.release(claimed, run_id(claimed), 1, NOW, blameless=False)
+    canceled = moves.request_cancel(left, run_id(left), later(1))
+    assert canceled.status == "CANCELED"
+    with pytest.raises(LeaseLostError):
+        moves.finish(canceled, run_id(canceled), 1, "completed", later(2))
+
+
 def test_cancel_after_the_commit_is_refused(claimed: ClusterRecord) -> None:
     committed = moves.commit(claimed, run_id(claimed), 1, RESULT, [], NOW)
     with pytest.raises(PreconditionError, match="past its commit"):
