@@ -29,7 +29,7 @@ def list_clusters(
         str | None, typer.Option("--status", help="Only these, such as FAILED; ARCHIVED too.")
     ] = None,
     search: Annotated[
-        str | None, typer.Option("--search", help="Only with this in name, id or description.")
+        str | None, typer.Option("--search", help="Only with this in name or description.")
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000)] = 50,
     cursor: Annotated[

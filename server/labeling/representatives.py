@@ -16,26 +16,20 @@ Strategy = Literal["nearest", "representative"]
 Rows = NDArray[np.int64]
 
 
-def representatives(
-    labels: NDArray[np.integer],
-    distances: NDArray[np.floating],
-    n_groups: int,
+def choose(
+    members: Sequence[Rows],
     *,
     per_group: int,
     strategy: Strategy = "nearest",
     vectors: NDArray[np.floating] | None = None,
     seed: int = 42,
 ) -> list[Rows]:
-    """Choose rows for each group.
+    """Choose rows for each group; groups may share rows.
 
     Parameters
     ----------
-    labels : array of shape (n_points,), int
-        Group of each row, -1 for noise.
-    distances : array of shape (n_points,), float
-        Distance of each row to its centroid; NaN counts as farthest.
-    n_groups : int
-        Groups are 0 to n_groups - 1.
+    members : sequence of int64 arrays
+        Row numbers of each group, nearest to its centroid first.
     per_group : int
         Most rows chosen for a group, at least 1; all of a smaller group.
     strategy : str
@@ -56,25 +50,6 @@ def representatives(
     ----------
     Kaufman and Rousseeuw (1990), *Finding Groups in Data*, chapter 2: the BUILD step of PAM.
     """
-    members = members_by_distance(labels, distances, n_groups)
-    return choose(members, per_group=per_group, strategy=strategy, vectors=vectors, seed=seed)
-
-
-def choose(
-    members: Sequence[Rows],
-    *,
-    per_group: int,
-    strategy: Strategy = "nearest",
-    vectors: NDArray[np.floating] | None = None,
-    seed: int = 42,
-) -> list[Rows]:
-    """Choose as `representatives` does, from groups that may share rows.
-
-    Parameters
-    ----------
-    members : sequence of int64 arrays
-        Row numbers of each group, nearest to its centroid first.
-    """
     if per_group < 1:
         raise ValueError(f"per_group must be at least 1, got {per_group}")
     if strategy == "nearest":
@@ -88,7 +63,10 @@ def choose(
 def members_by_distance(
     labels: NDArray[np.integer], distances: NDArray[np.floating], n_groups: int
 ) -> list[Rows]:
-    """List each group's rows, nearest first; ties keep the order of the rows, NaN is last."""
+    """List each group's rows, nearest first; ties keep the order of the rows, NaN is last.
+
+    Rows of label -1 are in none.
+    """
     order = np.lexsort((distances, labels))
     starts = np.searchsorted(labels[order], np.arange(n_groups + 1))
     return [order[start:end] for start, end in pairwise(starts)]

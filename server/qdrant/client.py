@@ -153,15 +153,6 @@ def channel(address: QdrantAddress) -> grpc.Channel:
     return grpc.insecure_channel(address.target, options=CHANNEL_OPTIONS)
 
 
-def channel_async(address: QdrantAddress) -> grpc.aio.Channel:
-    """Open a raw asyncio channel; as `channel`."""
-    if address.tls:
-        return grpc.aio.secure_channel(
-            address.target, grpc.ssl_channel_credentials(), options=CHANNEL_OPTIONS
-        )
-    return grpc.aio.insecure_channel(address.target, options=CHANNEL_OPTIONS)
-
-
 def translated(error: Exception, *, collection: str | None = None) -> ShoalError:
     """Turn an exception of a Qdrant call into one of ours.
 

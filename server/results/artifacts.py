@@ -129,6 +129,11 @@ class RunFolder:
                 name = f"{EXPORT}/{path.relative_to(scratch).as_posix()}"
                 self._upload(path, name)
 
+    def adopt_export(self, path: Path, sha256: str) -> None:
+        """Take over the checksum that the export's writer took, instead of reading it again."""
+        name = f"{EXPORT}/{path.name}"
+        self._digests[name] = ArtifactFile(name=name, size_bytes=path.stat().st_size, sha256=sha256)
+
     def write_members(self, members: pa.Table) -> None:
         """Write ``members.parquet`` from a table of `members_table`."""
         self._write(MEMBERS, lambda sink: write_members(members, sink))
@@ -321,8 +326,9 @@ class RunFolder:
         return self.root
 
     def _upload(self, path: Path, name: str) -> None:
-        with path.open("rb") as source:
-            self._digests[name] = digest_of(source, name)
+        if name not in self._digests or not name.startswith(f"{EXPORT}/"):
+            with path.open("rb") as source:
+                self._digests[name] = digest_of(source, name)
         self.fs.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
         if self.is_local:
             shutil.move(path, self._path(name))

@@ -68,6 +68,8 @@ def export_documents(
     names = ", ".join(spec.definition.collection_ids)
     with work.clock.stage("export", f"reading {names}") as stage:
         exported = export(request, progress=stage.count)
+        for path, sha256 in exported.checksums.items():
+            work.folder.adopt_export(Path(path), sha256)
         stage.count(exported.n_documents, exported.n_documents)
         stage.message = f"{exported.n_documents:,} documents exported"
     if exported.left_out.count:

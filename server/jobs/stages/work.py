@@ -12,8 +12,9 @@ from qdrant_client import QdrantClient
 from server.jobs.definition import VectorConfig
 from server.jobs.sources import SourcePlan
 from server.jobs.spec import RunSpec, StageClock
+from server.labeling.representatives import members_by_distance
 from server.results.artifacts import RunFolder
-from server.results.groups import NOISE, Group, member_order
+from server.results.groups import Group
 
 Array = Any
 """A NumPy array (host) or a CuPy array (device)."""
@@ -81,13 +82,10 @@ class Partition:
 
     def members(self) -> list[NDArray[np.int64]]:
         """Give the documents of each group and of those below it, nearest first."""
-        order = member_order(self.labels, self.distances)
-        direct = np.split(
-            self.rows[order],
-            np.searchsorted(_sortable(self.labels[order]), np.arange(1, len(self.groups) + 1)),
-        )
+        distances = np.zeros(len(self.labels)) if self.distances is None else self.distances
+        direct = members_by_distance(self.labels, distances, len(self.groups))
+        gathered = [self.rows[places] for places in direct]
         position = {group.cluster_id: at for at, group in enumerate(self.groups)}
-        gathered: list[NDArray[np.int64]] = list(direct[: len(self.groups)])
         for at in reversed(range(len(self.groups))):  # Children stand behind their parents.
             parent = self.groups[at].parent_cluster_id
             if parent is not None:
@@ -95,9 +93,3 @@ class Partition:
                     [gathered[position[parent]], gathered[at]]
                 )
         return gathered
-
-
-def _sortable(labels: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Put noise where `member_order` puts it: behind all groups."""
-    wide = labels.astype(np.int64)
-    return np.where(wide == NOISE, np.iinfo(np.int64).max, wide)

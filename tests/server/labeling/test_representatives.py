@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from server.labeling.representatives import MAX_CANDIDATES, representatives
+from server.labeling.representatives import MAX_CANDIDATES, Rows, choose, members_by_distance
+
+
+def representatives(labels: Any, distances: Any, n_groups: int, **options: Any) -> list[Rows]:
+    return choose(members_by_distance(labels, distances, n_groups), **options)
 
 
 def test_nearest_first_ties_by_row_nan_last_noise_left_out() -> None:

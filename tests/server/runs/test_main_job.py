@@ -16,6 +16,7 @@ from server.app import App
 from server.errors import InvalidRequestError
 from server.jobs.findings import NoResultsError
 from server.jobs.model import EventRecord
+from server.results.artifacts import RunFolder
 from server.tenancy import Caller
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -81,6 +82,8 @@ async def test_artifacts_are_whole(app: App, caller: Caller, qdrant: AsyncQdrant
     folder = Path(result.artifacts_url.removeprefix("file://"))
     members = pq.read_table(folder / "members.parquet")
     assert (folder / "manifest.json").exists()
+    kept = RunFolder(str(folder.parents[2]), *folder.parts[-3:])
+    assert "export/part-00000.parquet" in [file.name for file in kept.verify().files]
     assert list((folder / "export").glob("*.parquet"))
     assert members.num_rows == N_GROUPS * N_PER_GROUP
     assert members.column_names == [
