@@ -17,6 +17,7 @@ $(READY): requirements-dev.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	$(BIN)/python -m gpu.warm --ours
 	touch $(READY)
 
 warm: $(READY) ## Compile ahead what evoc and umap would compile at first use (some minutes)

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from gpu.clustering import Progress
 from gpu.parallel import Each
+from gpu.smallest import nth_smallest, smallest
 from gpu.spanning_tree import SpanningTree
 from gpu.squared_distances import SquaredDistances
 from gpu.tree_order import prim_order
@@ -47,7 +48,7 @@ class _Reach(NamedTuple):
     ----------
     core : array of shape (n_points,), float32
     near : array of shape (n_points, n_kept), int32
-        Nearest points, in any order.
+        Nearest points, nearest first, the point itself among them.
     weight : array of shape (n_points, n_kept), float32
         Mutual reachability to each of them.
     bound : array of shape (n_points,), float32
@@ -119,10 +120,11 @@ def _nearest(
 
     def fill(rows: slice) -> None:
         block = distances.block(rows, slice(0, n_points))
-        near[rows] = np.argpartition(block, n_kept - 1, axis=1)[:, :n_kept]
-        weight[rows] = np.take_along_axis(block, near[rows], axis=1)
-        sought = weight[rows] if min_samples <= n_kept else block
-        core[rows] = np.partition(sought, min_samples - 1, axis=1)[:, min_samples - 1]
+        smallest(block, weight[rows], near[rows])
+        if min_samples <= n_kept:
+            core[rows] = weight[rows, min_samples - 1]
+        else:
+            core[rows] = nth_smallest(block, min_samples)
 
     starts = range(0, n_points, rows_per_block)
     blocks = [slice(at, min(at + rows_per_block, n_points)) for at in starts]
@@ -131,8 +133,9 @@ def _nearest(
         progress(_PASS_SHARE * min(1.0, (start + _BLOCKS_PER_WAVE) / len(blocks)))
 
     weight /= np.float32(alpha**2)
-    furthest = weight.max(axis=1) if n_kept < n_points else np.full(n_points, np.inf)
-    bound = np.maximum(core, furthest.astype(np.float32))
+    bound = np.full(n_points, np.inf, dtype=np.float32)
+    if n_kept < n_points:
+        bound = np.maximum(core, weight[:, -1])
     np.maximum(weight, core[:, None], out=weight)
     np.maximum(weight, core[near], out=weight)
     return _Reach(core, near, weight, bound)

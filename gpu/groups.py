@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu.backend import array_module
+from gpu.compiled import compiled
 from gpu.parallel import Each
 from gpu.params import NOISE
 from gpu.vectors import DEVICE_BLOCK_BYTES, beside, on_host, row_blocks, squared_lengths
@@ -25,9 +26,6 @@ SEGMENT_POINTS = 512
 
 CUT_POINTS = 2048
 """Rows that are worth handing to a thread."""
-
-FEW_ROWS = 512
-"""Up to this many rows are copied and added: cheaper than making a sparse matrix."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +104,8 @@ def group_sums(vectors: Array, members: Members, each: Each) -> NDArray[np.float
     partial = np.empty((len(owner), vectors.shape[1]), dtype=vectors.dtype)
 
     def add(segments: slice) -> None:
-        indptr = bounds[segments.start : segments.stop + 1]
-        partial[segments] = _row_sums(vectors, members.rows, indptr)
+        own = bounds[segments.start : segments.stop + 1]
+        _add_rows(vectors, members.rows, own, partial[segments])
 
     each(add, _even_cuts(bounds))
     sums[filled] = np.add.reduceat(partial, first, axis=0, dtype=np.float64)
@@ -126,16 +124,18 @@ def _sums_on_device(vectors: Array, members: Members) -> NDArray[np.float64]:
     return np.asarray(on_host(sums))
 
 
-def _row_sums(vectors: Array, rows: NDArray[np.int64], bounds: NDArray[np.int64]) -> Array:
-    picked = rows[bounds[0] : bounds[-1]]
-    if len(picked) <= FEW_ROWS:
-        return np.add.reduceat(vectors[picked], bounds[:-1] - bounds[0], axis=0)
-    # A sparse matrix of ones times the vectors: adds whole rows, in order, without a copy.
-    from scipy.sparse import csr_array
-
-    ones = np.ones(len(picked), dtype=vectors.dtype)
-    shape = (len(bounds) - 1, len(vectors))
-    return csr_array((ones, picked, bounds - bounds[0]), shape=shape) @ vectors
+@compiled
+def _add_rows(
+    vectors: Array, rows: NDArray[np.int64], bounds: NDArray[np.int64], out: Array
+) -> None:
+    """Sum the rows of each segment, in order."""
+    for segment in range(len(out)):
+        total = out[segment]
+        total[:] = 0
+        for at in range(bounds[segment], bounds[segment + 1]):
+            vector = vectors[rows[at]]
+            for dim in range(len(vector)):
+                total[dim] += vector[dim]
 
 
 def _even_cuts(bounds: NDArray[np.int64]) -> list[slice]:

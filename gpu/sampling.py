@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu.backend import array_module
+from gpu.centroid_search import nearest
 from gpu.errors import InvalidParametersError, InvalidVectorsError, Violation
 from gpu.groups import squared_distances
-from gpu.lloyd import nearest
 from gpu.parallel import worker_threads
 from gpu.params import NOISE
 from gpu.vectors import (

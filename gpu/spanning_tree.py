@@ -20,14 +20,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu.clustering import Progress
+from gpu.compiled import compiled
 from gpu.parallel import Each
+from gpu.smallest import nth_smallest
 from gpu.squared_distances import SquaredDistances
 
 TILE = 384
 """Rows and columns of a tile; its values stay in a core's own cache until they are mirrored."""
 
 _CORE_ROWS = 64
+_MIRRORED_ROWS = 16
 _REPORTS = 20
+
+_RUN = 256
+"""Points whose least distance to the tree is kept, so that the nearest is found without a walk."""
 
 _TILES_PER_REPORT = 32
 """At least: threads wait for each other at each report, which costs half a tile every time."""
@@ -97,7 +103,7 @@ def _matrix(distances: SquaredDistances, each: Each, progress: Progress) -> NDAr
         block = distances.block(rows, columns)
         matrix[rows, columns] = block
         if rows != columns:
-            matrix[columns, rows] = block.T
+            _mirror(block, matrix[columns, rows])
 
     tiles = [(rows, columns) for at, rows in enumerate(cuts) for columns in cuts[at:]]
     share = max(_TILES_PER_REPORT, -(-len(tiles) // _REPORTS))
@@ -110,12 +116,11 @@ def _matrix(distances: SquaredDistances, each: Each, progress: Progress) -> NDAr
 def _core_distances(
     matrix: NDArray[np.float32], min_samples: int, each: Each
 ) -> NDArray[np.float32]:
-    nth = min_samples - 1
     core = np.empty(len(matrix), dtype=np.float32)
 
     def fill(start: int) -> None:
         rows = slice(start, start + _CORE_ROWS)
-        core[rows] = np.partition(matrix[rows], nth, axis=1)[:, nth]
+        core[rows] = nth_smallest(matrix[rows], min_samples)
 
     each(fill, range(0, len(matrix), _CORE_ROWS))
     return core
@@ -126,23 +131,82 @@ def _prim(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Give the points in the order they join the tree, and the squared weight each joins with."""
     n_points = len(matrix)
-    order = np.zeros(n_points, dtype=np.int64)
-    weight = np.empty(n_points - 1, dtype=np.float32)
-    nearest = np.full(n_points, np.inf, dtype=np.float32)
-    row = np.empty(n_points, dtype=np.float32)
-    # Infinite for points in the tree: one maximum both applies core distances and leaves them out.
-    outside = core.copy()
-    outside[0] = np.inf
-    point = 0
-    report_at = max(1, n_points // _REPORTS)
-    for step in range(1, n_points):
-        np.maximum(matrix[point], outside, out=row)
-        np.maximum(row, core[point], out=row)
-        np.minimum(nearest, row, out=nearest)
-        point = int(nearest.argmin())
-        order[step] = point
-        weight[step - 1] = nearest[point]
-        outside[point] = nearest[point] = np.inf
-        if step % report_at == 0:
-            progress(step / n_points)
-    return order, weight
+    growing = _Growing(
+        order=np.zeros(n_points, dtype=np.int64),
+        weight=np.empty(n_points - 1, dtype=np.float32),
+        nearest=np.full(n_points, np.inf, dtype=np.float32),
+        outside=core.copy(),
+        least=np.empty(-(-n_points // _RUN), dtype=np.float32),
+    )
+    growing.outside[0] = np.inf
+    share = max(1, n_points // _REPORTS)
+    for start in range(1, n_points, share):
+        _grow(matrix, core, growing, start, min(start + share, n_points))
+        progress(min(start + share, n_points) / n_points)
+    return growing.order, growing.weight
+
+
+class _Growing(NamedTuple):
+    """A tree that Prim's algorithm is building.
+
+    Attributes
+    ----------
+    order : array of shape (n_points,), int64
+        Points in the order they join.
+    weight : array of shape (n_points - 1,), float32
+        Squared weight at which each but the first joins.
+    nearest : array of shape (n_points,), float32
+        Lightest edge from the tree to each point; infinite for points in the tree.
+    outside : array of shape (n_points,), float32
+        Core distances, infinite for points in the tree: one maximum both applies core distances
+        and leaves those points out.
+    least : array of shape (n_runs,), float32
+        The least of `nearest` in each run of points.
+    """
+
+    order: NDArray[np.int64]
+    weight: NDArray[np.float32]
+    nearest: NDArray[np.float32]
+    outside: NDArray[np.float32]
+    least: NDArray[np.float32]
+
+
+@compiled
+def _grow(
+    matrix: NDArray[np.float32],
+    core: NDArray[np.float32],
+    tree: _Growing,
+    start: int,
+    stop: int,
+) -> None:
+    """Let the points number `start` to `stop` join, each time the nearest, the first of several."""
+    nearest, outside, least = tree.nearest, tree.outside, tree.least
+    n_points = len(core)
+    for step in range(start, stop):
+        point = tree.order[step - 1]
+        row, own = matrix[point], core[point]
+        for run in range(len(least)):
+            lowest = np.float32(np.inf)
+            for other in range(run * _RUN, min((run + 1) * _RUN, n_points)):
+                reach = min(nearest[other], max(max(row[other], outside[other]), own))
+                nearest[other] = reach
+                lowest = min(lowest, reach)
+            least[run] = lowest
+        run = int(least.argmin())
+        joining = run * _RUN
+        while nearest[joining] != least[run]:
+            joining += 1
+        tree.order[step] = joining
+        tree.weight[step - 1] = least[run]
+        outside[joining] = nearest[joining] = np.inf
+
+
+@compiled
+def _mirror(tile: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    """Write the transpose of a tile, a few of its rows at a time so that they stay cached."""
+    n_rows, n_columns = tile.shape
+    for start in range(0, n_rows, _MIRRORED_ROWS):
+        stop = min(start + _MIRRORED_ROWS, n_rows)
+        for column in range(n_columns):
+            for row in range(start, stop):
+                out[column, row] = tile[row, column]

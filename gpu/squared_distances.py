@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu.compiled import compiled
 from gpu.vectors import row_blocks
 
 RELATIVE_ERROR = 1e-5
@@ -89,10 +90,9 @@ class SquaredDistances:
             Squared distances in units of ``scale ** 2``, 0 between a point and itself.
         """
         block: NDArray[np.float32] = (-2 * self._points[rows]) @ self._points[columns].T
-        block += self._lengths[rows, None]
-        block += self._lengths[columns]
-        small = block < self._limits[rows, None]
-        if small.any():
+        limits = self._limits[rows]
+        if _add_lengths(block, self._lengths[rows], self._lengths[columns], limits):
+            small = block < limits[:, None]
             self._repair(block, small, self._indices(rows), self._indices(columns))
         return block
 
@@ -168,3 +168,21 @@ class SquaredDistances:
             block = self._vectors[rows] + np.float32(0)  # Makes -0.0 the same as 0.0.
             fingerprints[rows] = block.view(np.uint32).astype(np.uint64) @ weights
         return fingerprints
+
+
+@compiled
+def _add_lengths(
+    block: NDArray[np.float32],
+    row_lengths: NDArray[np.float32],
+    column_lengths: NDArray[np.float32],
+    limits: NDArray[np.float32],
+) -> int:
+    """Turn ``-2 a.b`` into squared distances, in place; count those below their row's limit."""
+    n_small = 0
+    for line in range(block.shape[0]):
+        row, length, limit = block[line], row_lengths[line], limits[line]
+        for column in range(block.shape[1]):
+            value = row[column] + (length + column_lengths[column])
+            row[column] = value
+            n_small += value < limit
+    return n_small

@@ -22,6 +22,7 @@ ONLY_IN = {
     "clusters": ["server/api/", "server/cli/"],
     "typer": ["server/cli/"],
     "rich": ["server/cli/"],
+    "numba": ["gpu/compiled.py"],
     "cuml": ["gpu/"],
     "cudf": ["gpu/"],
     "cupy": ["gpu/"],

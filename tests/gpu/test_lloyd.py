@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from gpu.lloyd import lloyd, nearest
+from gpu.centroid_search import nearest
+from gpu.lloyd import lloyd
 from gpu.parallel import worker_threads
 
 

@@ -1,0 +1,82 @@
+"""The smallest values of each row of a matrix, and where they stand.
+
+A partition moves whole rows about; a few smallest values need only a look at each value. Runs of
+values are skipped when even their least is no candidate, which vector instructions find fast.
+NumPy's own partition takes ten times as long on processors whose compressed stores are slow.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu.compiled import compiled
+
+_RUN = 64
+"""Values that are passed over together."""
+
+_FEW = 64
+"""Up to this many values of a row are kept sorted; for more, a partition is faster."""
+
+
+def nth_smallest(matrix: NDArray[np.float32], nth: int) -> NDArray[np.float32]:
+    """Give the `nth` smallest value of each row, counted from 1.
+
+    Parameters
+    ----------
+    matrix : array of shape (n_rows, n_columns), float32
+        Without NaN.
+    nth : int
+        1 to n_columns.
+
+    Returns
+    -------
+    array of shape (n_rows,), float32
+    """
+    if nth > _FEW:
+        return np.partition(matrix, nth - 1, axis=1)[:, nth - 1]
+    values = np.empty((len(matrix), nth), dtype=np.float32)
+    smallest(matrix, values, np.empty(values.shape, dtype=np.int32))
+    return values[:, -1]
+
+
+@compiled
+def smallest(
+    matrix: NDArray[np.float32], values: NDArray[np.float32], at: NDArray[np.int32]
+) -> None:
+    """Find the smallest values of each row, ascending; of equal ones those that come first.
+
+    Parameters
+    ----------
+    matrix : array of shape (n_rows, n_columns), float32
+        Without NaN; infinity stands for "none".
+    values : array of shape (n_rows, n_kept), float32
+        Filled; infinite where a row has fewer finite values.
+    at : array of shape (n_rows, n_kept), int32
+        Filled with their columns; 0 where the value is infinite.
+
+    Notes
+    -----
+    O(n_columns) a row, and n_kept for each of the some ``n_kept * log(n_columns)`` insertions.
+    """
+    n_rows, n_columns = matrix.shape
+    last = values.shape[1] - 1
+    for line in range(n_rows):
+        row, kept, columns = matrix[line], values[line], at[line]
+        kept[:] = np.inf
+        columns[:] = 0
+        for start in range(0, n_columns, _RUN):
+            stop = min(start + _RUN, n_columns)
+            least = row[start]
+            for column in range(start, stop):
+                least = min(least, row[column])
+            if least >= kept[last]:
+                continue
+            for column in range(start, stop):
+                value = row[column]
+                if value < kept[last]:
+                    place = last
+                    while place > 0 and kept[place - 1] > value:
+                        kept[place], columns[place] = kept[place - 1], columns[place - 1]
+                        place -= 1
+                    kept[place], columns[place] = value, column
