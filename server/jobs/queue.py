@@ -1,7 +1,9 @@
 """Takes pending runs, one lease each, and brings every one of them to one final state.
 
 The loop claims when there is a free slot: at once when woken, and every `poll_s` seconds for
-runs of other servers whose lease ran out. What is done with a claimed run is in `running.py`.
+runs of other servers whose lease ran out. Namespaces take turns, so that one with many runs
+cannot starve another; within a namespace runs go in the order they were queued. What is done
+with a claimed run is in `running.py`.
 """
 
 from __future__ import annotations
@@ -61,6 +63,7 @@ class RunQueue:
         self._settings = settings
         self._slots = slots
         self._woken = asyncio.Event()
+        self._last_namespace = ""
         self._is_closing = False
         self._in_hand: dict[str, tuple[RunningRun, asyncio.Task[None]]] = {}
         self._loop_task: asyncio.Task[None] | None = None
@@ -117,7 +120,8 @@ class RunQueue:
 
     async def _claim_one(self) -> bool:
         now = utc_now()
-        for candidate in await self._store.claimable(now, self._slots + len(self._in_hand)):
+        limit = self._slots + len(self._in_hand)
+        for candidate in await self._store.claimable(now, limit, self._last_namespace):
             if candidate.newest_run is not None and candidate.newest_run.run_id in self._in_hand:
                 continue  # Ours, with a late heartbeat; to begin it again would hurt it.
             try:
@@ -126,6 +130,7 @@ class RunQueue:
                 )
             except (ConflictError, LeaseLostError, NotFoundError, AlreadyExistsError):
                 continue  # Another server was faster, or the cluster changed; look again.
+            self._last_namespace = claimed.namespace_id
             self._take(claimed)
             return True
         return False

@@ -141,10 +141,13 @@ class JobStore(Protocol):
     async def count_active_runs(self, namespace_id: str) -> int:
         """Count runs that are pending or processing in a namespace."""
 
-    async def claimable(self, now: datetime, limit: int) -> list[ClusterRecord]:
+    async def claimable(
+        self, now: datetime, limit: int, after_namespace: str = ""
+    ) -> list[ClusterRecord]:
         """Give clusters whose newest run is pending, or processing with an expired lease.
 
-        Oldest `queued_at` first.
+        Namespaces take turns: first the run of each that was queued first, then the second
+        of each, and so on; within a turn by namespace id, beginning after `after_namespace`.
         """
 
     # Events

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -169,6 +170,30 @@ def run_fields(record: ClusterRecord) -> list[dict[str, Any]]:
         }
         for position, run in enumerate(record.runs)
     ]
+
+
+def in_turn(waiting: Iterable[tuple[str, str]], after_namespace: str) -> list[str]:
+    """Let namespaces take turns.
+
+    Parameters
+    ----------
+    waiting : iterable of (namespace_id, cluster_id)
+        In the order in which they were queued.
+    after_namespace : str
+        The namespace whose turn was last.
+
+    Returns
+    -------
+    list of str
+        The cluster ids: the first of each namespace, the second of each, and so on.
+    """
+    turns: Counter[str] = Counter()
+    places = []
+    for namespace_id, cluster_id in waiting:
+        turns[namespace_id] += 1
+        begins_over = namespace_id <= after_namespace
+        places.append((turns[namespace_id], begins_over, namespace_id, cluster_id))
+    return [cluster_id for *_, cluster_id in sorted(places)]
 
 
 def run_page(

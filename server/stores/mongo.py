@@ -41,6 +41,7 @@ from server.stores.documents import (
     decode_cluster,
     decode_listed,
     encode,
+    in_turn,
     microseconds,
     name_taken,
     request_id_taken,
@@ -297,14 +298,22 @@ class MongoStore:
             )
         return int(counts[0]["count"]) if counts else 0
 
-    async def claimable(self, now: datetime, limit: int) -> list[ClusterRecord]:
-        """Give clusters whose newest run waits for a server, oldest `queued_at` first."""
+    async def claimable(
+        self, now: datetime, limit: int, after_namespace: str = ""
+    ) -> list[ClusterRecord]:
+        """Give clusters whose newest run waits for a server, namespaces in turn."""
         if limit <= 0:
             return []
         wanted = {"claimable_us": {"$lte": microseconds(now)}, **_READ_BY_US}
         with words_for(self._name):
-            found = self._database.clusters.find(wanted, ["document"])
-            rows = await found.sort([("queued_us", 1), ("_id", 1)]).limit(limit).to_list(limit)
+            found = self._database.clusters.find(wanted, ["namespace_id"])
+            waiting = await found.sort([("queued_us", 1), ("_id", 1)]).to_list(None)
+            keys = [(row["namespace_id"], row["_id"]) for row in waiting]
+            ids = in_turn(keys, after_namespace)[:limit]
+            rows = await self._database.clusters.find({"_id": {"$in": ids}}, ["document"]).to_list(
+                limit
+            )
+        rows.sort(key=lambda row: ids.index(row["_id"]))
         return decode_listed((row.get("document", ""), row["_id"]) for row in rows)
 
     async def _aggregate(self, *stages: Fields) -> list[Fields]:

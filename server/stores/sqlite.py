@@ -218,9 +218,13 @@ class SqliteStore:
 
         return await self._read(work)
 
-    async def claimable(self, now: datetime, limit: int) -> list[ClusterRecord]:
-        """Give clusters whose newest run waits for a server, oldest `queued_at` first."""
-        return await self._read(lambda connection: queries.claimable(connection, now, limit))
+    async def claimable(
+        self, now: datetime, limit: int, after_namespace: str = ""
+    ) -> list[ClusterRecord]:
+        """Give clusters whose newest run waits for a server, namespaces in turn."""
+        return await self._read(
+            lambda connection: queries.claimable(connection, now, limit, after_namespace)
+        )
 
     # Events
 

@@ -109,6 +109,16 @@ AND (:collections = '[]' OR EXISTS (
     WHERE value IN (SELECT value FROM json_each(:collections))))
 AND (:with_archived OR NOT archived)"""
 
+# Documents are large, so they are read only of those that the limit leaves.
+_CLAIMABLE = f"""
+SELECT document, cluster_id FROM (
+    SELECT cluster_id AS waiting_id, namespace_id AS waiting_in, row_number() OVER (
+        PARTITION BY namespace_id ORDER BY queued_us, cluster_id) AS turn
+    FROM clusters WHERE claimable_us <= :now AND schema_version <= {SCHEMA_VERSION}
+    ORDER BY turn, waiting_in <= :after, waiting_in LIMIT :limit
+) JOIN clusters ON cluster_id = waiting_id
+ORDER BY turn, waiting_in <= :after, waiting_in"""
+
 
 def list_clusters(connection: sqlite3.Connection, query: ClusterQuery) -> ClusterPage:
     """Read one page of clusters, the total and the counts by status."""
@@ -179,11 +189,9 @@ def list_runs(connection: sqlite3.Connection, query: RunQuery) -> RunPage:
     return run_page(keys, decode_listed(documents), by_status)
 
 
-def claimable(connection: sqlite3.Connection, now: datetime, limit: int) -> list[ClusterRecord]:
-    """Read clusters whose newest run is pending, or processing with an expired lease."""
-    rows = connection.execute(
-        "SELECT document, cluster_id FROM clusters WHERE claimable_us <= ? "
-        f"AND schema_version <= {SCHEMA_VERSION} ORDER BY queued_us, cluster_id LIMIT ?",
-        (microseconds(now), max(limit, 0)),
-    ).fetchall()
-    return decode_listed(rows)
+def claimable(
+    connection: sqlite3.Connection, now: datetime, limit: int, after_namespace: str
+) -> list[ClusterRecord]:
+    """Read clusters whose newest run waits for a server, namespaces in turn."""
+    values = {"now": microseconds(now), "limit": max(limit, 0), "after": after_namespace}
+    return decode_listed(connection.execute(_CLAIMABLE, values).fetchall())

@@ -337,7 +337,7 @@ async def test_active_runs_are_counted_by_namespace(store: JobStore) -> None:
     assert await store.count_active_runs(NAMESPACE) == 2
 
 
-async def test_claimable_gives_waiting_and_abandoned_runs_oldest_first(store: JobStore) -> None:
+async def test_claimable_gives_waiting_and_abandoned_runs(store: JobStore) -> None:
     await store.insert_cluster(cluster(1, runs=[run(9)]))
     await store.insert_cluster(
         cluster(2, runs=[run(3, status="processing", lease_until=after(50))])
@@ -346,10 +346,21 @@ async def test_claimable_gives_waiting_and_abandoned_runs_oldest_first(store: Jo
     await store.insert_cluster(cluster(4, runs=[run(1), run(2, status="completed")]))
     await store.insert_cluster(cluster(5))
 
-    assert ids(await store.claimable(after(49.999999), 9)) == [3, 1]
+    assert ids(await store.claimable(after(49.999999), 9)) == [1, 3]
     assert ids(await store.claimable(after(50), 9)) == [2, 3, 1]
     assert ids(await store.claimable(after(50), 2)) == [2, 3]
     assert await store.claimable(after(50), 0) == []
+
+
+async def test_claimable_lets_namespaces_take_turns(store: JobStore) -> None:
+    for number, namespace in enumerate("aaabbc"):
+        record = cluster(number, runs=[run(number)], namespace_id=f"ns_{namespace}")
+        await store.insert_cluster(record)
+
+    assert ids(await store.claimable(after(50), 9)) == [0, 3, 5, 1, 4, 2]
+    assert ids(await store.claimable(after(50), 9, "ns_a")) == [3, 5, 0, 4, 1, 2]
+    assert ids(await store.claimable(after(50), 2, "ns_b")) == [5, 0]
+    assert ids(await store.claimable(after(50), 1, "ns_z")) == [0]
 
 
 async def test_a_renewed_lease_is_not_claimable(store: JobStore) -> None:

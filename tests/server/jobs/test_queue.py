@@ -29,11 +29,13 @@ class UnsteadyStore(SqliteStore):
         self.may_answer = asyncio.Event()
         self.may_answer.set()
 
-    async def claimable(self, now: datetime, limit: int) -> list[ClusterRecord]:
+    async def claimable(
+        self, now: datetime, limit: int, after_namespace: str = ""
+    ) -> list[ClusterRecord]:
         self.looks += 1
         if self.faults:
             raise self.faults.pop()
-        return await super().claimable(now, limit)
+        return await super().claimable(now, limit, after_namespace)
 
     async def replace_cluster(self, record: ClusterRecord) -> ClusterRecord:
         stored = await super().replace_cluster(record)
@@ -69,7 +71,7 @@ async def until_final(bench: Bench, record: ClusterRecord) -> ClusterRecord:
         run_id = record.runs[-1].run_id
         async for _ in bench.events.follow(record.namespace_id, record.cluster_id, run_id, 0):
             pass
-    return await bench.now(record.cluster_id)
+    return await bench.store.get_cluster(record.namespace_id, record.cluster_id)
 
 
 async def test_runs_are_taken_oldest_first_as_slots_allow(bench: Bench) -> None:
@@ -82,6 +84,23 @@ async def test_runs_are_taken_oldest_first_as_slots_allow(bench: Bench) -> None:
         prepare.answer.set_exception(RuntimeError("enough"))
     assert (await until_final(bench, records[-1])).status == "FAILED"
     await runs.close()
+
+
+async def test_namespaces_take_turns_and_each_keeps_its_order(bench: Bench) -> None:
+    many = [await bench.pending(f"clust_a{n}", namespace_id="ns_a") for n in range(5)]
+    few = [await bench.pending(f"clust_b{n}", namespace_id="ns_b") for n in range(2)]
+    last = await bench.pending("clust_c0", namespace_id="ns_c")
+    runs = queue(bench)
+    runs.start()
+    order = []
+    for _ in range(len(many) + len(few) + 1):
+        prepare = await bench.engine.asked(pipeline.prepare)
+        order.append(prepare.spec.cluster_id.removeprefix("clust_"))
+        prepare.answer.set_exception(RuntimeError("enough"))
+    await until_final(bench, last)
+    await runs.close()
+
+    assert order == ["a0", "b0", "c0", "a1", "b1", "a2", "a3", "a4"]
 
 
 async def test_the_queue_goes_on_after_an_error_that_nobody_foresaw(
