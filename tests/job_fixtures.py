@@ -84,12 +84,18 @@ class Bench:
     store: JobStore
     artifacts: Path
     lease_s: float = 30.0
+    outage_s: float = 0.0
     engine: HandEngine = field(default_factory=HandEngine)
 
     def __post_init__(self) -> None:
         self.events = EventLog(self.store, poll_s=0.02)
         self.workplace = Workplace(
-            self.store, self.events, cast(Engine, self.engine), self.make_spec, self.lease_s
+            self.store,
+            self.events,
+            cast(Engine, self.engine),
+            self.make_spec,
+            self.lease_s,
+            self.outage_s,
         )
 
     async def make_spec(self, cluster: ClusterRecord, run: RunRecord) -> RunSpec:
@@ -106,7 +112,9 @@ class Bench:
             result=run.result,
         )
 
-    async def pending(self, cluster_id: str = "clust_1") -> ClusterRecord:
+    async def pending(
+        self, cluster_id: str = "clust_1", namespace_id: str = NAMESPACE
+    ) -> ClusterRecord:
         """Store a cluster with a pending run."""
         definition = parse_definition(
             {
@@ -118,7 +126,7 @@ class Bench:
         record = ClusterRecord(
             cluster_id=cluster_id,
             organization_id="org_1",
-            namespace_id=NAMESPACE,
+            namespace_id=namespace_id,
             cluster_name=f"name of {cluster_id}",
             definition=definition,
             created_at=utc_now(),
@@ -134,6 +142,11 @@ class Bench:
             self.workplace,
             await self.store.replace_cluster(moves.claim(record, OWNER, utc_now(), self.lease_s)),
         )
+
+    async def claimed_and_lost(self, record: ClusterRecord) -> ClusterRecord:
+        """Let a server claim the newest run and fall silent at once."""
+        long_ago = utc_now() - timedelta(hours=1)
+        return await self.store.replace_cluster(moves.claim(record, "server-z", long_ago, 1))
 
     async def now(self, cluster_id: str = "clust_1") -> ClusterRecord:
         """Read the cluster as stored."""

@@ -5,19 +5,21 @@
 Before the commit the run may be canceled, fail, or be handed back, and what it staged is
 discarded. After it the run only goes forward: whoever claims it next publishes again, which
 is harmless. Every write to the record shows the lease's number, so a server that lost the
-run changes nothing.
+run changes nothing. A store or a Qdrant that is away is waited for.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
-from gpu.errors import ClusteringError
+from gpu.errors import ClusteringError, HostMemoryError
 from server.errors import ClusterNotFoundError, RunFailure, ShoalError, UnavailableError
 from server.jobs import ledger, moves, pipeline
 from server.jobs.engine import Engine, StoppedError, WorkerDiedError
@@ -33,6 +35,13 @@ log = logging.getLogger(__name__)
 LOOK_S = 2.0
 """Seconds between looks at the record: a cancel may come by another server, and ends in 5 s."""
 
+STORE_PAUSE_S = 1.0
+"""Seconds between tries to write to a job store that is away."""
+
+OUTAGE_PAUSE_S = (1.0, 30.0)
+"""Seconds, first and longest, before work that found Qdrant away is tried again."""
+
+Answer = TypeVar("Answer")
 StopReason = Literal["canceled", "handed back", "lease lost", "deleted"]
 
 INTERNAL_MESSAGE = "something unexpected went wrong; the server's log has it under error id {}"
@@ -40,13 +49,17 @@ INTERNAL_MESSAGE = "something unexpected went wrong; the server's log has it und
 
 @dataclass(frozen=True)
 class Workplace:
-    """What every run needs: the store, the events, the workers, and how its spec is made."""
+    """What every run needs: the store, the events, the workers, and how its spec is made.
+
+    `outage_s`: how long a run waits for a Qdrant that is away, beyond a worker's own patience.
+    """
 
     store: JobStore
     events: EventLog
     engine: Engine
     make_spec: Callable[[ClusterRecord, RunRecord], Awaitable[RunSpec]]
     lease_s: float
+    outage_s: float = 300.0
 
 
 class GivenUpError(RunFailure):
@@ -69,6 +82,7 @@ class RunningRun:
         self._reports: asyncio.Queue[Progress | None] = asyncio.Queue()
         self._spec: RunSpec | None = None
         self._stop_reason: StopReason | None = None
+        self._stop_asked = asyncio.Event()
         self._stopping: set[asyncio.Task[None]] = set()
 
     @property
@@ -95,14 +109,18 @@ class RunningRun:
         except StoppedError:
             await self._after_stop()
         except LeaseLostError as error:
+            self._stop_reason = "lease lost"  # What is still to be told is another's to tell.
             log.warning("run %s: %s", self.run_id, error)
         except ClusterNotFoundError as error:
+            self._stop_reason = "deleted"
             log.warning("run %s: %s", self.run_id, error)
             await self._discard()
         except WorkerDiedError as error:
             await self._after_death(error)
         except UnavailableError as error:
             await self._after_outage(error)
+        except MemoryError as error:
+            await self._fail(_out_of_memory(error))
         except (ShoalError, ClusteringError) as error:
             await self._fail(RunError(reason=error.reason, message=str(error)))
         except Exception as error:
@@ -114,7 +132,8 @@ class RunningRun:
             self._at.events.ring(self.run_id)
 
     async def _work(self) -> None:
-        self._spec = spec = await self._at.make_spec(self._cluster, self._run)
+        self._tell_if_taken_up()
+        self._spec = spec = await self._outlast(self._make_spec)
         if self._run.committed_at is None:
             if self._run.attempts > moves.MAX_ATTEMPTS:
                 raise GivenUpError(
@@ -124,11 +143,59 @@ class RunningRun:
             if self._run.cancel_requested:
                 self._stop_reason = "canceled"
                 raise StoppedError("canceled before it began")
-            prepared: Prepared = await self._in_worker(pipeline.prepare, spec)
+            prepared: Prepared = await self._bear_outages(pipeline.prepare, spec)
             await self._change(lambda cluster: self._commit(cluster, prepared))
-            spec = await self._at.make_spec(self._cluster, self._run)
-        more_warnings = await self._in_worker(pipeline.publish, spec)
+            spec = await self._outlast(self._make_spec)
+        more_warnings = await self._bear_outages(pipeline.publish, spec)
         await self._finish("completed", extra_warnings=more_warnings)
+
+    async def _make_spec(self) -> RunSpec:
+        return await self._at.make_spec(self._cluster, self._run)
+
+    def _tell_if_taken_up(self) -> None:
+        """Say that somebody else, or an earlier attempt, began this run."""
+        if self._lease_number == 1:
+            return
+        message = f"the run is taken up again: attempt {self._run.attempts} of {moves.MAX_ATTEMPTS}"
+        if self._run.committed_at is not None:
+            message = "the run is taken up again: its results are whole and are published now"
+        self._reports.put_nowait(Progress(stage=self._run.stage, message=message))
+
+    async def _bear_outages(self, function: Any, spec: RunSpec) -> Any:
+        """Do work again, from its last finished stage, while Qdrant is away for some time."""
+        clock = asyncio.get_running_loop().time
+        away_since: float | None = None
+        pause_s, longest_pause_s = OUTAGE_PAUSE_S
+        while True:
+            began_at = clock()
+            try:
+                return await self._in_worker(function, spec)
+            except UnavailableError as error:
+                now = clock()
+                if away_since is None or now - began_at > self._at.outage_s:
+                    away_since = now  # It worked for long: this is another outage.
+                if now - away_since >= self._at.outage_s:
+                    raise
+                message = f"{error.message}; the run waits for it and then goes on"
+                self._reports.put_nowait(Progress(stage=self._run.stage, message=message))
+            await self._pause(pause_s)
+            pause_s = min(2 * pause_s, longest_pause_s)
+
+    async def _outlast(self, attempt: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Repeat what the job store does not take, until it does or the run is stopped."""
+        while True:
+            try:
+                return await attempt()
+            except UnavailableError as error:
+                if self._stop_reason is not None:
+                    raise
+                log.warning("run %s waits for the job store: %s", self.run_id, error)
+            await self._pause(STORE_PAUSE_S)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not for a run that is to stop."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stop_asked.wait(), seconds)
 
     def _commit(self, cluster: ClusterRecord, prepared: Prepared) -> ClusterRecord:
         run = cluster.run(self.run_id)
@@ -153,6 +220,7 @@ class RunningRun:
     def _stop(self, reason: StopReason) -> None:
         if self._stop_reason is None:
             self._stop_reason = reason
+            self._stop_asked.set()
             task = asyncio.create_task(self._at.engine.stop(self.run_id))
             self._stopping.add(task)
             task.add_done_callback(self._stopping.discard)
@@ -161,28 +229,30 @@ class RunningRun:
         """Clean up behind stopped work, as its reason asks."""
         if self._stop_reason == "lease lost":
             return
-        if self._run.committed_at is None or self._stop_reason == "deleted":
+        if self._stop_reason == "deleted":
             await self._discard()
-        if self._stop_reason == "canceled":
+        elif self._stop_reason == "canceled":
+            if self._run.committed_at is None:
+                await self._discard()
             await self._finish("canceled")
-        elif self._stop_reason == "handed back":
+        elif self._stop_reason == "handed back":  # The next server goes on from what is there.
             await self._release("the server is stopping; the run goes on with the next", True)
 
     async def _after_death(self, error: WorkerDiedError) -> None:
         """Let the run be claimed again, unless it has killed too many workers."""
         if self._run.attempts < moves.MAX_ATTEMPTS:
-            await self._release(f"{error.message}; the run starts again", False)
+            await self._release(f"{error.message}; the run goes on from its last stage", False)
             return
         message = f"{error.message}; a smaller sample_size needs less memory"
         await self._fail(RunError(reason=error.reason, message=message))
 
     async def _after_outage(self, error: UnavailableError) -> None:
-        """Fail a run for a store that is away, unless it is committed: then it only goes on."""
-        # Whether a commit whose answer was lost took place, only the record can tell. If that
-        # cannot be read either, the lease runs out and whoever claims the run next finds out.
-        await self._look()
-        if self._run.committed_at is None:
-            await self._fail(RunError(reason=error.reason, message=error.message))
+        """Fail a run that waited too long, unless it is committed: then it only goes on."""
+        if self._stop_reason is not None:  # The job store is away, and so is the time to wait.
+            await self._after_stop()
+        elif self._run.committed_at is None:
+            message = f"{error.message}; the run waited {self._at.outage_s:g} s for it"
+            await self._fail(RunError(reason=error.reason, message=message))
         else:
             await self._release(f"{error.message}; publishing is tried again", True)
 
@@ -228,7 +298,7 @@ class RunningRun:
         except (LeaseLostError, ClusterNotFoundError) as lost:
             log.warning("run %s ended elsewhere: %s", self.run_id, lost)
             return
-        await self._at.events.append(final_event(self._run))
+        await self._outlast(lambda: self._at.events.append(final_event(self._run)))
 
     async def _release(self, message: str, blameless: bool) -> None:
         # First: once released, the run may be claimed and tell its own events.
@@ -244,10 +314,13 @@ class RunningRun:
             log.warning("run %s went elsewhere: %s", self.run_id, lost)
 
     async def _change(self, move: ledger.Move) -> None:
-        changed = await ledger.apply(
+        """Write a move to the record, however long the job store is away."""
+        self._adopt(await self._outlast(lambda: self._apply(move)))
+
+    async def _apply(self, move: ledger.Move) -> ClusterRecord:
+        return await ledger.apply(
             self._at.store, self._cluster.namespace_id, self._cluster.cluster_id, move
         )
-        self._adopt(changed)
 
     async def _look(self) -> None:
         """Read the record; raise `LeaseLostError` if the run is no longer ours."""
@@ -279,11 +352,12 @@ class RunningRun:
                 if began_at - renewed_at < beat_s:
                     await self._look()
                     continue
-                await self._change(
+                renewed = await self._apply(
                     lambda cluster: moves.renew(
                         cluster, self.run_id, self._lease_number, utc_now(), self._at.lease_s
                     )
                 )
+                self._adopt(renewed)
                 renewed_at = began_at
             except LeaseLostError:
                 self._stop("lease lost")
@@ -293,8 +367,10 @@ class RunningRun:
                 return
             except Exception as error:  # Without a heartbeat, two servers would do one run.
                 log.warning("run %s: the lease could not be renewed: %r", self.run_id, error)
-                if clock() - renewed_at >= self._at.lease_s:
-                    # Others may have it by now, and publishing shows no lease to Qdrant.
+                late = clock() - renewed_at >= self._at.lease_s
+                if late and self._run.committed_at is not None:
+                    # Others may have it by now, and publishing shows no lease to Qdrant. What
+                    # comes before the commit harms nobody, and the commit itself decides.
                     self._stop("lease lost")
                     return
 
@@ -302,7 +378,7 @@ class RunningRun:
         """Store what the worker tells, in order; a lost event never ends a run."""
         while (report := await self._reports.get()) is not None:
             try:
-                await self._store_report(report)
+                await self._outlast(functools.partial(self._store_report, report))
             except Exception as error:  # Whoever ends the run waits for this task's work.
                 log.warning("run %s: an event was not stored: %r", self.run_id, error)
             finally:
@@ -334,3 +410,10 @@ class RunningRun:
                 )
             )
         await self._at.events.append(event)
+
+
+def _out_of_memory(error: MemoryError) -> RunError:
+    return RunError(
+        reason=HostMemoryError.reason,
+        message=f"the worker ran out of memory ({error}); a smaller sample_size needs less",
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from job_fixtures import NAMESPACE, PREPARED, RESULT, WAIT_S, Bench
 
 from gpu.errors import TooFewPointsError
 from server.errors import NotFoundError
-from server.jobs import moves, pipeline
+from server.jobs import moves, pipeline, running
 from server.jobs.engine import WorkerDiedError
 from server.jobs.ledger import utc_now
 from server.jobs.model import ClusterRecord, EventRecord
@@ -145,6 +146,104 @@ async def test_a_committed_run_is_published_when_qdrant_is_back(
     (await bench.engine.asked(pipeline.publish)).answer.set_result([])
     await ended(task)
     assert (await bench.now()).status == "COMPLETED"
+
+
+async def test_a_qdrant_that_comes_back_costs_the_run_nothing(
+    bench: Bench, pending: ClusterRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "OUTAGE_PAUSE_S", (0.01, 0.01))
+    bench.workplace = replace(bench.workplace, outage_s=WAIT_S)
+    task = begun(await bench.claimed(pending))
+    away = QdrantUnavailableError("Qdrant does not answer")
+    (await bench.engine.asked(pipeline.prepare)).answer.set_exception(away)
+    (await bench.engine.asked(pipeline.prepare)).answer.set_exception(away)
+    await bench.engine.prepared()
+    (await bench.engine.asked(pipeline.publish)).answer.set_exception(away)
+    (await bench.engine.asked(pipeline.publish)).answer.set_result([])
+    await ended(task)
+
+    run = (await bench.now()).runs[-1]
+    assert (run.status, run.attempts, run.warnings) == ("completed", 1, [])
+    told = [event.message for event in await events(bench, pending)]
+    assert told[:-1] == ["Qdrant does not answer; the run waits for it and then goes on"] * 3
+
+
+async def test_a_run_that_waits_for_qdrant_is_canceled_at_once(
+    bench: Bench, pending: ClusterRecord
+) -> None:
+    bench.workplace = replace(bench.workplace, outage_s=WAIT_S * 9)
+    run = await bench.claimed(pending)
+    task = begun(run)
+    away = QdrantUnavailableError("Qdrant does not answer")
+    (await bench.engine.asked(pipeline.prepare)).answer.set_exception(away)
+    run_id = pending.runs[-1].run_id
+    await bench.change(lambda cluster: moves.request_cancel(cluster, run_id, utc_now()))
+    run.interrupt()
+    await ended(task)
+    assert (await bench.now()).status == "CANCELED"
+
+
+async def test_a_store_that_is_away_for_longer_than_the_lease_costs_nothing(
+    bench: Bench, pending: ClusterRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "STORE_PAUSE_S", 0.01)
+    bench.workplace = replace(bench.workplace, lease_s=0.3)
+    run = await bench.claimed(pending)
+    task = begun(run)
+    prepare = await bench.engine.asked(pipeline.prepare)
+    store = bench.store
+    await store.close()
+    prepare.tell(stage="export", message="told meanwhile")
+    prepare.answer.set_result(PREPARED)
+    await asyncio.sleep(0.6)  # Twice the lease: nothing can be seen of the run until then.
+    assert not task.done()
+    await store.open()
+    (await bench.engine.asked(pipeline.publish)).answer.set_result([])
+    await ended(task)
+
+    assert (await bench.now()).runs[-1].attempts == 1
+    told = [event.message for event in await events(bench, pending)]
+    assert told == ["told meanwhile", "2 groups from 10 documents"]
+
+
+async def test_a_run_that_was_claimed_during_the_outage_is_left_to_its_new_owner(
+    bench: Bench, pending: ClusterRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "STORE_PAUSE_S", 0.01)
+    task = begun(await bench.claimed(pending))
+    prepare = await bench.engine.asked(pipeline.prepare)
+    store = bench.store
+    await store.close()
+    prepare.answer.set_result(PREPARED)
+    await store.open()
+    taken = await bench.lose_lease()
+    await ended(task)
+
+    assert await bench.now() == taken
+    assert await events(bench, pending) == []
+
+
+async def test_a_worker_without_memory_says_so(bench: Bench, pending: ClusterRecord) -> None:
+    task = begun(await bench.claimed(pending))
+    full = MemoryError("Unable to allocate 96.0 GiB")
+    (await bench.engine.asked(pipeline.prepare)).answer.set_exception(full)
+    await ended(task)
+
+    error = (await bench.now()).runs[-1].error
+    assert error is not None
+    assert error.reason == "HOST_MEMORY"
+    assert "96.0 GiB" in error.message
+    assert "smaller sample_size" in error.message
+
+
+async def test_who_takes_a_run_up_says_so(bench: Bench, pending: ClusterRecord) -> None:
+    task = begun(await bench.claimed(await bench.claimed_and_lost(pending)))
+    (await bench.engine.asked(pipeline.prepare)).answer.set_result(PREPARED)
+    (await bench.engine.asked(pipeline.publish)).answer.set_result([])
+    await ended(task)
+
+    first = (await events(bench, pending))[0]
+    assert first.message == "the run is taken up again: attempt 2 of 3"
 
 
 async def test_a_dead_worker_costs_an_attempt_and_the_third_ends_the_run(
