@@ -29,7 +29,7 @@ from server.jobs.running import RunningRun, Workplace
 from server.jobs.spec import DEFAULT_ASSIGNMENT_THRESHOLD, RunSpec
 from server.qdrant.client import QdrantAddress, connect_async
 from server.qdrant.embedded import attach_or_start
-from server.results.outputs import plan_output, slug
+from server.results.outputs import generation_of, plan_output, slug
 from server.stores.base import JobStore
 from server.stores.choice import make_store
 from server.tenancy import Tenancy, qdrant_name
@@ -186,8 +186,13 @@ class App:
                 if run.assignment_threshold is None
                 else run.assignment_threshold
             ),
+            lease_number=_lease_number(run),
             result=run.result,
         )
+
+
+def _lease_number(run: RunRecord) -> int:
+    return run.lease.number if run.lease is not None else 1
 
 
 def _outputs_of(
@@ -213,6 +218,7 @@ def _outputs_of(
             cluster.namespace_id,
             namespace.collection_template,
             word,
+            _lease_number(run),
         ).model_copy(update={"feature": feature})
         for feature, word in zip(features, _distinct_words(features), strict=True)
     ]
@@ -220,7 +226,11 @@ def _outputs_of(
         output
         if output.feature not in kept
         else kept[output.feature].model_copy(
-            update={"generation": f"{kept[output.feature].name}.{run.run_id}"}
+            update={
+                "generation": generation_of(
+                    kept[output.feature].name, run.run_id, _lease_number(run)
+                )
+            }
         )
         for output in planned
     )

@@ -1,6 +1,7 @@
 """The stages of a run, as a worker process does them.
 
-    prepare:  export → load → preprocess → cluster → summarize → label → write (staged)
+    prepare:  export → load → preprocess → cluster → summarize → label → write (staged);
+              an attempt goes on from the export of an earlier one
     publish:  write (visible): switch the outputs' aliases, or enrich the sources
     discard:  remove what a run staged that will never be published
 
@@ -46,7 +47,7 @@ def prepare(spec: RunSpec, report: Report) -> Prepared:
         Why the run failed, in words for its owner.
     """
     folder = _folder(spec, spec.run_id)
-    folder.begin()
+    folder.begin(spec.lease_number)
     with _connected(spec) as client:
         plan = plan_sources_now(client, spec.qdrant_names, spec.definition)
         work = Work(spec, StageClock(report), folder, client, plan)
@@ -81,10 +82,10 @@ def discard(spec: RunSpec) -> None:
 
     No computing: the server does it in a thread of its own.
     """
+    _folder(spec, spec.run_id).delete()  # First: Qdrant may be away.
     with _connected(spec) as client:
         for output in spec.outputs:
             outputs.discard_outputs(client, output)
-    _folder(spec, spec.run_id).delete()
 
 
 def _through_the_stages(work: Work, directory: Path) -> Prepared:

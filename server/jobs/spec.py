@@ -48,6 +48,8 @@ class RunSpec:
         In mode assign the run whose groups new documents are given to.
     assignment_threshold : float
         Least cosine similarity to a centroid for that.
+    lease_number : int
+        Of the attempt: what it writes gives way to that of a later one.
     result : RunResult or None
         What was committed; set once the run only needs to be published.
     """
@@ -69,6 +71,7 @@ class RunSpec:
     earlier_successes: tuple[str, ...] = ()
     assign_to: RunRecord | None = None
     assignment_threshold: float = DEFAULT_ASSIGNMENT_THRESHOLD
+    lease_number: int = 1
     result: RunResult | None = None
 
 
@@ -159,6 +162,10 @@ class StageTeller:
     message: str = ""
     device: str | None = None
     device_reason: str | None = None
+
+    def say(self, message: str) -> None:
+        """Report at once something that is worth an event of its own."""
+        self.clock.tell(Progress(stage=self.name, message=message))
 
     def share(self, share: float) -> None:
         """Report the done part of the stage, 0 to 1."""

@@ -2,7 +2,8 @@
 
 ``{base}/{namespace_id}/{cluster_id}/{run_id}/`` on any fsspec file system. The manifest is
 written last and at once, so its presence means that every file it names is complete; a
-folder without one is the leftover of a run that did not get that far.
+folder without one is the leftover of a run that did not get that far. Names that begin with
+a dot are the attempts' own and no artifacts.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from server.errors import NotFoundError
 from server.results.failures import ArtifactError
+from server.results.fence import LEASE_FILE, Fence
 from server.results.groups import NOISE_ID, SUBGROUP, Group
 from server.results.manifest import (
     MANIFEST,
@@ -46,6 +48,7 @@ from server.results.tables import (
 MEMBERS = "members.parquet"
 CENTROIDS = "centroids.parquet"
 EXPORT = "export"
+SCRATCH = ".shoal-"
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 
@@ -82,6 +85,7 @@ class RunFolder:
         self.fs, cluster_root = cluster_folder(base_url, namespace_id, cluster_id, storage_options)
         self.root = f"{cluster_root}/{checked_id(run_id)}"
         self._digests: dict[str, ArtifactFile] = {}
+        self._fence: Fence | None = None
 
     @property
     def is_local(self) -> bool:
@@ -98,10 +102,25 @@ class RunFolder:
         """Whether the manifest is there, and so everything that it names."""
         return bool(self.fs.exists(self._path(MANIFEST)))
 
-    def begin(self) -> None:
-        """Start anew: remove what an interrupted attempt of the same run left."""
-        self.delete()
+    def begin(self, lease_number: int = 1) -> None:
+        """Begin an attempt: remove what earlier ones of the same run left, but for their export.
+
+        Raises
+        ------
+        LeaseLostError
+            If an attempt under a later lease has begun. Every write below raises it too, once
+            one has.
+        """
+        fence = Fence(self.fs, self.root, lease_number)
         self.fs.makedirs(self.root, exist_ok=True)
+        fence.take()
+        self._fence = fence
+        self._digests.clear()
+        if self.is_whole:
+            self.fs.rm_file(self._path(MANIFEST))
+        for path in self.fs.ls(self.root, detail=False):
+            if path.rstrip("/").rpartition("/")[2] not in (EXPORT, LEASE_FILE):
+                self.fs.rm(path, recursive=True)
 
     def delete(self) -> None:
         """Remove all files of the run. The manifest goes first: half is never taken for whole."""
@@ -113,21 +132,38 @@ class RunFolder:
 
     @contextmanager
     def export_dir(self) -> Iterator[Path]:
-        """Give a local folder to export into; its files are kept when the block ends well.
-
-        On a local file system it is the run's own ``export/``. Elsewhere it is a scratch
-        folder, uploaded at the end and then removed; read from it within the block.
-        """
-        if self.is_local:
-            folder = Path(self._path(EXPORT))
-            folder.mkdir(parents=True, exist_ok=True)
+        """Give a local folder to export into, which goes with the block unless it is kept."""
+        with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=self._scratch_parent()) as scratch:
+            folder = Path(scratch) / EXPORT
+            folder.mkdir()
             yield folder
-            return
-        with tempfile.TemporaryDirectory(prefix="shoal-export-") as scratch:
-            yield Path(scratch)
-            for path in sorted(p for p in Path(scratch).rglob("*") if p.is_file()):
-                name = f"{EXPORT}/{path.relative_to(scratch).as_posix()}"
-                self._upload(path, name)
+
+    def keep_export(self, folder: Path) -> Path:
+        """Keep what lies in the folder of `export_dir`, in place of any earlier export.
+
+        Returns where to read it from within the block: on a local file system it is moved in
+        one step, elsewhere it is uploaded, and the local files stay.
+        """
+        self._check_fence()
+        self._remove_export()
+        if self.is_local:
+            kept = Path(self._path(EXPORT))
+            folder.rename(kept)
+            return kept
+        # The word that it is whole comes last; names with a dot sort first.
+        for path in sorted((p for p in folder.iterdir()), reverse=True):
+            self.fs.makedirs(self._path(EXPORT), exist_ok=True)
+            self.fs.put_file(str(path), self._path(f"{EXPORT}/{path.name}"))
+        return folder
+
+    def fetch_export(self, folder: Path) -> Path:
+        """Give a local folder with the export that was kept before; an empty one if none was."""
+        if self.is_local:
+            return Path(self._path(EXPORT))
+        if self.fs.exists(self._path(EXPORT)):
+            for path in self.fs.ls(self._path(EXPORT), detail=False):
+                self.fs.get_file(path, str(folder / path.rpartition("/")[2]))
+        return folder
 
     def adopt_export(self, path: Path, sha256: str) -> None:
         """Take over the checksum that the export's writer took, instead of reading it again."""
@@ -292,11 +328,13 @@ class RunFolder:
         kept = [file for file in manifest.files if not file.name.startswith(f"{EXPORT}/")]
         if len(kept) < len(manifest.files):
             self._put_manifest(manifest.model_copy(update={"files": kept, "export_removed": True}))
-        folder = self._path(EXPORT)
-        if not self.fs.exists(folder):
-            return False
-        self.fs.rm(folder, recursive=True)
-        return True
+        had_one = bool(self.fs.exists(self._path(EXPORT)))
+        self._remove_export()
+        return had_one
+
+    def _remove_export(self) -> None:
+        if self.fs.exists(self._path(EXPORT)):
+            self.fs.rm(self._path(EXPORT), recursive=True)
 
     def _path(self, name: str) -> str:
         return f"{self.root}/{name}"
@@ -307,10 +345,11 @@ class RunFolder:
         )
 
     def _names(self) -> list[str]:
-        return [path[len(self.root) + 1 :] for path in self.fs.find(self.root)]
+        names = [path[len(self.root) + 1 :] for path in self.fs.find(self.root)]
+        return [name for name in names if not any(p.startswith(".") for p in name.split("/"))]
 
     def _write(self, name: str, write: Callable[[BinaryIO], None]) -> None:
-        with tempfile.TemporaryDirectory(prefix="shoal-", dir=self._scratch_parent()) as scratch:
+        with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=self._scratch_parent()) as scratch:
             path = Path(scratch) / "content"
             with path.open("wb") as sink:
                 write(sink)
@@ -325,10 +364,14 @@ class RunFolder:
         Path(self.root).mkdir(parents=True, exist_ok=True)
         return self.root
 
+    def _check_fence(self) -> None:
+        if self._fence is not None:
+            self._fence.check()
+
     def _upload(self, path: Path, name: str) -> None:
-        if name not in self._digests or not name.startswith(f"{EXPORT}/"):
-            with path.open("rb") as source:
-                self._digests[name] = digest_of(source, name)
+        with path.open("rb") as source:
+            self._digests[name] = digest_of(source, name)
+        self._check_fence()
         self.fs.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
         if self.is_local:
             shutil.move(path, self._path(name))

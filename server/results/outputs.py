@@ -1,8 +1,8 @@
 """Output collections: staged under the run's own name, shown by one switch of an alias.
 
-Readers use an alias. A run fills a new generation beside the one that readers see; the
-switch is one atomic request, and only then the old generation goes. Every step may be
-repeated by anybody.
+Readers use an alias. Each attempt of a run fills a new generation beside the one that
+readers see; the switch is one atomic request, and only then the old generation goes. Every
+step may be repeated by anybody, and two attempts never write into one collection.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from server.results.writes import (
 )
 
 MAX_SLUG_LENGTH = 64
-_RUN_ID = re.compile(r"run_[A-Za-z0-9]+")
+_ATTEMPT = re.compile(r"(run_[A-Za-z0-9]+)(-\d+)?")
 
 R = TypeVar("R")
 Published = Literal["switched", "already", "superseded"]
@@ -58,8 +58,9 @@ def plan_output(
     namespace_id: str,
     qdrant_name_template: str,
     feature: str | None = None,
+    lease_number: int = 1,
 ) -> OutputCollection:
-    """Name a run's output collection.
+    """Name the output collection of a run's attempt.
 
     Parameters
     ----------
@@ -67,21 +68,29 @@ def plan_output(
         How collection ids become Qdrant names: ``{collection_id}``, ``{namespace_id}``.
     feature : str or None
         Appended where each feature has its own output.
+    lease_number : int
+        Of the attempt.
 
     Returns
     -------
     OutputCollection
         `collection_id` is what callers use, `name` its alias in Qdrant, `generation` the
-        collection that this run fills.
+        collection that this attempt fills.
     """
     name_part, id_part = slug(cluster_name), short_id(cluster_id)
     # A default name ends with the short id already.
     parts = [name_part] if name_part.endswith(f"-{id_part}") else [name_part, id_part]
     collection_id = "-".join(parts if feature is None else [*parts, slug(feature)])
     name = qdrant_name_template.format(namespace_id=namespace_id, collection_id=collection_id)
+    generation = generation_of(name, run_id, lease_number)
     return OutputCollection(
-        collection_id=collection_id, name=name, generation=f"{name}.{run_id}", feature=feature
+        collection_id=collection_id, name=name, generation=generation, feature=feature
     )
+
+
+def generation_of(name: str, run_id: str, lease_number: int) -> str:
+    """Name the collection that one attempt of a run fills behind an alias."""
+    return f"{name}.{run_id}" + (f"-{lease_number}" if lease_number > 1 else "")
 
 
 def stage_outputs(
@@ -134,6 +143,7 @@ def stage_outputs(
     _check_name_is_free(_collections(client), output)
     if _alias_target(client, output.name) == name:
         raise OutputLostError(f"{name} is published already; it cannot be filled again")
+    discard_outputs(client, output)
     repeat_passing(
         lambda: _create_generation(client, name, distance, n_dims),
         collection=name,
@@ -220,16 +230,20 @@ def publish_outputs(
 
 
 def discard_outputs(client: QdrantClient, output: OutputCollection) -> bool:
-    """Remove a generation that was never published; whether there was one.
+    """Remove what the run's attempts staged and never published; whether there was anything.
 
-    A published one is left alone: the run was committed, and others may read it.
+    A published generation is left alone: the run was committed, and others may read it.
     """
-    if _alias_target(client, output.name) == output.generation:
-        return False
-    if output.generation not in _collections(client):
-        return False
-    _delete(client, output.generation)
-    return True
+    shown = _alias_target(client, output.name)
+    run_id = _run_of(output.generation, output.name)
+    staged = [
+        generation
+        for generation in _generations(_collections(client), output.name)
+        if generation != shown and _run_of(generation, output.name) == run_id
+    ]
+    for generation in staged:
+        _delete(client, generation)
+    return bool(staged)
 
 
 def remove_outputs(client: QdrantClient, output: OutputCollection) -> int:
@@ -317,5 +331,10 @@ def _generations(existing: Collection[str], name: str) -> list[str]:
     return sorted(
         entry
         for entry in existing
-        if entry.startswith(prefix) and _RUN_ID.fullmatch(entry[len(prefix) :])
+        if entry.startswith(prefix) and _ATTEMPT.fullmatch(entry[len(prefix) :])
     )
+
+
+def _run_of(generation: str, name: str) -> str | None:
+    found = _ATTEMPT.fullmatch(generation.removeprefix(f"{name}."))
+    return found[1] if found is not None else None

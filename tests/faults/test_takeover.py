@@ -103,6 +103,11 @@ async def test_a_killed_worker_costs_one_attempt(tmp_path: Path, qdrant: QdrantA
     assert cluster.status == "COMPLETED"
     assert cluster.runs[-1].attempts == 2
     assert any("the worker process died" in message for message in messages)
+    assert [message for message in messages if "documents exported" in message] == [
+        "4,000 documents exported",
+        "4,000 documents exported by an earlier attempt are used: "
+        "the files agree with their checksums",
+    ]
 
 
 async def test_a_stopped_server_hands_its_run_to_the_next(
@@ -122,6 +127,7 @@ async def test_a_stopped_server_hands_its_run_to_the_next(
     assert lease is not None
     assert lease.number == 2
     assert any("the server is stopping" in message for message in messages)
+    assert any("exported by an earlier attempt" in message for message in messages)
 
 
 async def test_two_servers_run_each_job_once(tmp_path: Path, qdrant: QdrantAddress) -> None:

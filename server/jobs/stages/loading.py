@@ -16,6 +16,8 @@ from gpu.memory import estimate
 from gpu.params import parse_params
 from server.export.filters import parse_filter
 from server.export.parquet import ExportReport, ExportRequest, ExportSource, export
+from server.export.seal import DamagedExportError, moved, seal, sealed
+from server.jobs.spec import StageTeller
 from server.jobs.stages.work import Array, Work
 from server.results.artifacts import RunFolder
 
@@ -67,14 +69,37 @@ def export_documents(
     )
     names = ", ".join(spec.definition.collection_ids)
     with work.clock.stage("export", f"reading {names}") as stage:
-        exported = export(request, progress=stage.count)
+        exported = _export_before(work, request, stage) or _export_now(work, request, stage)
         for path, sha256 in exported.checksums.items():
             work.folder.adopt_export(Path(path), sha256)
         stage.count(exported.n_documents, exported.n_documents)
-        stage.message = f"{exported.n_documents:,} documents exported"
     if exported.left_out.count:
         work.warnings.append(exported.left_out.describe())
     return exported
+
+
+def _export_before(work: Work, request: ExportRequest, stage: StageTeller) -> ExportReport | None:
+    """Give the export of an earlier attempt of this run, if one came to its end."""
+    try:
+        kept = sealed(request, work.folder.fetch_export(Path(request.directory)))
+    except DamagedExportError as error:
+        stage.say(f"the export of an earlier attempt is damaged: {error}; reading again")
+        return None
+    if kept is not None:
+        stage.message = (
+            f"{kept.n_documents:,} documents exported by an earlier attempt are used: "
+            "the files agree with their checksums"
+        )
+    return kept
+
+
+def _export_now(work: Work, request: ExportRequest, stage: StageTeller) -> ExportReport:
+    """Export, and keep what is whole for this attempt and for later ones."""
+    exported = export(request, progress=stage.count)
+    seal(request, exported)
+    folder = work.folder.keep_export(Path(request.directory))
+    stage.message = f"{exported.n_documents:,} documents exported"
+    return moved(exported, folder)
 
 
 def load_documents(work: Work, exported: ExportReport) -> Documents:

@@ -75,6 +75,7 @@ def store(
     with folder.export_dir() as directory:
         pq.write_table(export.slice(0, 5), directory / "part-0.parquet")
         pq.write_table(export.slice(5), directory / "part-1.parquet")
+        folder.keep_export(directory)
     tables = []
     for part in range(partitions):
         prefix = f"f{part}." if partitions > 1 else ""

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from server.errors import NotFoundError
+from server.jobs.moves import LeaseLostError
 from server.results.artifacts import RunFolder
 from server.results.failures import ArtifactError
 from server.results.groups import Group, members_table
@@ -45,6 +46,7 @@ def written(base_url: str, run_id: str = "run_1") -> RunFolder:
     folder.begin()
     with folder.export_dir() as export:
         (export / "part-0.parquet").write_bytes(b"exported")
+        folder.keep_export(export)
     folder.write_members(members([0, 1, 0, -1, 0], np.array([0.3, 0.1, 0.2, np.nan, 0.1])))
     folder.write_groups(GROUPS)
     folder.write_manifest(counts={"documents": 5}, device="cpu", timings_s={"export": 0.5})
@@ -255,7 +257,35 @@ def test_an_attempt_that_begins_anew_leaves_nothing_of_the_one_before(base_url):
     assert not folder.is_whole
     folder.write_groups(GROUPS)
     folder.write_manifest(counts={}, device="cpu", timings_s={})
-    assert [file.name for file in folder.files()] == ["centroids.parquet"]
+    assert [file.name for file in folder.files()] == ["centroids.parquet", "export/part-0.parquet"]
+
+
+def test_a_kept_export_takes_the_place_of_the_one_before(base_url, tmp_path):
+    folder = written(base_url)
+    with folder.export_dir() as export:
+        (export / "part-1.parquet").write_bytes(b"newer")
+        assert (folder.keep_export(export) / "part-1.parquet").read_bytes() == b"newer"
+    fetched = folder.fetch_export(tmp_path)
+    assert [path.name for path in fetched.iterdir()] == ["part-1.parquet"]
+
+
+def test_an_attempt_that_lost_its_lease_writes_nothing_more(base_url):
+    lost = RunFolder(base_url, "ns_1", "clust_1", "run_1")
+    lost.begin(1)
+    owner = RunFolder(base_url, "ns_1", "clust_1", "run_1")
+    owner.begin(2)
+    owner.write_groups(GROUPS)
+
+    with lost.export_dir() as export, pytest.raises(LeaseLostError, match="another attempt"):
+        lost.keep_export(export)
+    for write in (lambda: lost.write_groups([]), lambda: lost.begin(1)):
+        with pytest.raises(LeaseLostError):
+            write()
+    assert len(owner.read_groups()) == len(GROUPS)
+    owner.delete()
+    with pytest.raises(LeaseLostError):
+        lost.write_members(members([0]))
+    assert not owner.fs.exists(f"{owner.root}/members.parquet")
 
 
 def test_a_failed_export_of_a_remote_folder_uploads_nothing():

@@ -17,6 +17,7 @@ from server.results.failures import OutputLostError, OutputNameTakenError, Write
 from server.results.groups import Group, member_order, members_table
 from server.results.outputs import (
     discard_outputs,
+    generation_of,
     plan_output,
     publish_outputs,
     remove_outputs,
@@ -420,3 +421,19 @@ def test_the_short_id_stands_in_a_name_once():
     name = "clusters of docs abc123"
     output = plan_output(name, "clust_000000abc123", "run_1", "ns", "{collection_id}")
     assert output.collection_id == "clusters-of-docs-abc123"
+
+
+def test_attempts_of_a_run_never_share_a_generation(client, output):
+    first = output.model_copy(update={"generation": generation_of(output.name, "run_7", 1)})
+    second = output.model_copy(update={"generation": generation_of(output.name, "run_7", 2)})
+    other = next_generation(output, "run_70")
+    stage(client, other)
+    stage(client, first)
+    stage(client, second)  # Removes what the attempt before it staged.
+    assert not client.collection_exists(first.generation)
+    assert client.collection_exists(other.generation)
+
+    publish_outputs(client, second, in_work=[other.generation], drain_s=0)
+    assert client.count(output.name, exact=True).count == 6
+    assert not discard_outputs(client, first)
+    assert client.count(output.name, exact=True).count == 6

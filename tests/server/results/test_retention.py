@@ -14,6 +14,7 @@ def run(base_url: str, run_id: str, *, cluster_id: str = "clust_1") -> RunFolder
     folder.begin()
     with folder.export_dir() as export:
         (export / "part-0.parquet").write_bytes(b"exported")
+        folder.keep_export(export)
     folder.write_groups([])
     folder.write_manifest(counts={}, device="cpu", timings_s={})
     return folder
