@@ -31,6 +31,8 @@ DEFAULT_REST_PORT = 6333
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
+    # gRPC's own waits grow to two minutes: a Qdrant that is back would still seem away.
+    ("grpc.max_reconnect_backoff_ms", 2_000),
 )
 
 _UNAVAILABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
