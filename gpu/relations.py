@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, TypedDict
@@ -76,14 +76,19 @@ def membership_overlap(labels_a: Array, labels_b: Array) -> Overlaps:
 
 
 def relations(
-    labels_by_feature: Mapping[str, Array], *, min_overlap: float = 0.8
+    labels_by_feature: Mapping[str, Array],
+    ids_by_feature: Mapping[str, Sequence[str]] | None = None,
+    *,
+    min_overlap: float = 0.8,
 ) -> list[Relation]:
     """Find the parents of groups among the groups of other features.
 
     Parameters
     ----------
     labels_by_feature : mapping of str to array of shape (n_points,), int
-        One clustering of the same points per feature; group g of feature f is ``f.cl_g``.
+        One clustering of the same points per feature.
+    ids_by_feature : mapping of str to sequence of str, or None
+        The id of each group of each feature. None: group g of feature f is ``f.cl_g``.
     min_overlap : float
         Least share of a child's members inside its parent.
 
@@ -94,22 +99,35 @@ def relations(
         groups of one size that hold the same members the first feature's is the parent. A group
         that holds nearly everything is no parent of what it holds by chance alone.
     """
+
+    def id_of(feature: str, group: int) -> str:
+        return f"{feature}.cl_{group}" if ids_by_feature is None else ids_by_feature[feature][group]
+
     found: list[Relation] = []
     for first, second in combinations(labels_by_feature, 2):
         for parent, child, ties in ((first, second, True), (second, first, False)):
-            found += _between(
-                (parent, np.asarray(labels_by_feature[parent])),
-                (child, np.asarray(labels_by_feature[child])),
+            pairs, kept = _between(
+                np.asarray(labels_by_feature[parent]),
+                np.asarray(labels_by_feature[child]),
                 min_overlap,
                 ties,
             )
+            found += [
+                Relation(
+                    parent_cluster_id=id_of(parent, pairs.parents[i]),
+                    child_cluster_id=id_of(child, pairs.children[i]),
+                    overlap=float(pairs.overlaps[i]),
+                    method=MEMBERSHIP_OVERLAP,
+                )
+                for i in np.flatnonzero(kept)
+            ]
     return found
 
 
 def _between(
-    parent: tuple[str, Array], child: tuple[str, Array], min_overlap: float, ties: bool
-) -> list[Relation]:
-    (parent_name, parent_labels), (child_name, child_labels) = parent, child
+    parent_labels: Array, child_labels: Array, min_overlap: float, ties: bool
+) -> tuple[Overlaps, NDArray[np.bool_]]:
+    """Give all pairs of groups that share members, and which of them are parent and child."""
     pairs = membership_overlap(parent_labels, child_labels)
     parent_sizes = np.bincount(parent_labels[parent_labels != NOISE])[pairs.parents]
     child_sizes = np.bincount(child_labels[child_labels != NOISE])[pairs.children]
@@ -119,12 +137,4 @@ def _between(
     )
     kept = (pairs.overlaps >= min_overlap) & (beyond >= BEYOND_CHANCE)
     kept &= (parent_sizes > child_sizes) | (ties & (parent_sizes == child_sizes))
-    return [
-        Relation(
-            parent_cluster_id=f"{parent_name}.cl_{pairs.parents[i]}",
-            child_cluster_id=f"{child_name}.cl_{pairs.children[i]}",
-            overlap=float(pairs.overlaps[i]),
-            method=MEMBERSHIP_OVERLAP,
-        )
-        for i in np.flatnonzero(kept)
-    ]
+    return pairs, kept

@@ -173,7 +173,10 @@ class ResultCalls(cluster_service_pb2_grpc.ClusterServiceServicer):
     ) -> enrichment_pb2.EnrichCollectionResponse:
         """Write a finished run's membership into a collection."""
         wanted = parse_enrichment(json_of(request))
-        return enriched_to_pb(await self._enrichments.enrich(current_caller(), wanted))
+        enriched = await self._enrichments.enrich(
+            current_caller(), wanted, context.time_remaining()
+        )
+        return enriched_to_pb(enriched)
 
     async def GetVisualization(
         self, request: artifact_pb2.GetVisualizationRequest, context: Context

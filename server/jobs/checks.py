@@ -1,8 +1,7 @@
 """What types cannot say of a request: names, methods, filters, and what goes together.
 
 Works on the JSON as it was sent, so that these faults are told together with those of its
-types. What the contract names but this version does not build is refused as "not supported
-yet"; nothing is accepted and then ignored.
+types. Nothing is accepted and then ignored.
 """
 
 from __future__ import annotations
@@ -29,7 +28,8 @@ MAX_DESCRIPTION_BYTES = 4 * 1024
 MAX_METADATA_BYTES = 64 * 1024
 MAX_FREE_FORM_BYTES = 256 * 1024
 """Of filters and of parameters: every run's record keeps a copy."""
-NOT_BUILT_ENRICH_SOURCES = frozenset({"x", "y", "z"})
+COORDINATES = ("x", "y", "z")
+"""Sources of field mappings that only a run by vectors has: places on its map."""
 
 
 def faults_of(body: Mapping[str, Any]) -> Iterator[Violation]:
@@ -176,12 +176,6 @@ def _faults_of_features(body: Mapping[str, Any]) -> Iterator[Violation]:
             "per_feature needs multi_feature_strategy independent; other strategies find one "
             "set of groups",
         )
-    if strategy == "independent" and body.get("enrich_source_collection"):
-        yield Violation(
-            "enrich_source_collection",
-            "true does not go with multi_feature_strategy independent, under which a document "
-            "has a group for each feature; use output collections",
-        )
     yield from _faults_of_weights(vector, [*features, vector.get("feature_uri")])
 
 
@@ -217,8 +211,11 @@ def _faults_of_enrichment(body: Mapping[str, Any]) -> Iterator[Violation]:
             continue
         path = f"source_enrichment_config.field_mappings[{position}]"
         source, target = mapping.get("source_field"), mapping.get("target_field")
-        if source in NOT_BUILT_ENRICH_SOURCES:
-            yield Violation(f"{path}.source_field", f"{source} is not supported yet")
+        if source in COORDINATES and body.get("cluster_type") == "attribute":
+            yield Violation(
+                f"{path}.source_field",
+                f"{source} is a place on a map of vectors; cluster_type attribute looks at none",
+            )
         if isinstance(target, str):
             if target in seen:
                 yield Violation(f"{path}.target_field", f"{shorten(target)} is mapped twice")

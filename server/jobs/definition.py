@@ -6,13 +6,13 @@ collections can tell (do they exist, which vectors have they) in `sources.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
 from server.errors import InvalidRequestError, Violation
-from server.jobs.checks import faults_of
+from server.jobs.checks import COORDINATES, faults_of
 from server.labeling.checks import check_config
 from server.labeling.request import LLMLabeling
 from server.requests import RequestModel, Text, violations_of
@@ -125,6 +125,19 @@ class ClusterDefinition(RequestModel):
     def enrichment(self) -> list[FieldMapping]:
         """The field mappings of an enriching job."""
         return (self.source_enrichment_config or SourceEnrichmentConfig()).field_mappings
+
+    @property
+    def map_dimensions(self) -> int | None:
+        """Dimensions of the map that a run itself lays out; None where it needs none."""
+        return dimensions_of(self.enrichment) if self.enrich_source_collection else None
+
+
+def dimensions_of(mappings: Iterable[FieldMapping]) -> int | None:
+    """Give the dimensions of the map that has what is mapped: three for z, else two; or None."""
+    asked = {mapping.source_field for mapping in mappings}.intersection(COORDINATES)
+    if not asked:
+        return None
+    return 3 if "z" in asked else 2
 
 
 def parse_definition(raw: Mapping[str, Any]) -> ClusterDefinition:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,9 @@ from server.errors import InvalidRequestError, Violation
 from server.export.filters import Filter, parse_filter
 from server.export.parquet import ExportRequest, ExportSource, export
 from server.jobs.checks import COLLECTION_ID, faults_of
-from server.jobs.definition import FieldMapping, SourceEnrichmentConfig
+from server.jobs.definition import FieldMapping, SourceEnrichmentConfig, dimensions_of
 from server.jobs.findings import Findings
+from server.jobs.maps import Maps
 from server.jobs.model import ClusterRecord, RunRecord
 from server.qdrant.client import QdrantAddress, connect
 from server.qdrant.errors import CollectionNotFoundError
@@ -33,7 +34,9 @@ from server.qdrant.schema import describe
 from server.requests import shorten, violations_of
 from server.results.artifacts import RunFolder
 from server.results.enrich import MAX_BATCH_DOCUMENTS, EnrichReport, enrich_sources
-from server.results.names import renamed_groups, renamed_members
+from server.results.fields import KEYS
+from server.results.maps import with_places
+from server.results.names import renamed_groups
 from server.results.writes import ShouldStop
 from server.tenancy import Caller
 
@@ -131,19 +134,25 @@ def _faults_of_fields(raw: Mapping[str, Any]) -> Iterator[Violation]:
 class Enrichments:
     """Writes the membership of runs into collections."""
 
-    def __init__(self, findings: Findings, qdrant: QdrantAddress) -> None:
+    def __init__(self, findings: Findings, maps: Maps, qdrant: QdrantAddress) -> None:
         self._findings = findings
+        self._maps = maps
         self._qdrant = qdrant
 
-    async def enrich(self, caller: Caller, wanted: Wanted) -> Enriched:
+    async def enrich(
+        self, caller: Caller, wanted: Wanted, within_s: float | None = None
+    ) -> Enriched:
         """Write, and tell what was written. Ends early, between two writes, if it is canceled.
+
+        Parameters
+        ----------
+        within_s : float or None
+            How long the caller waits; only for a map that is still to be made.
 
         Raises
         ------
-        InvalidRequestError
-            If a document is in several groups at once, so that no one value is its own.
-        NoResultsError
-            If the run has no groups.
+        NoResultsError, NoMapError
+            If the run has no groups, or places are asked for and it can have no map.
         CollectionNotFoundError
             If the namespace has no such collection.
         """
@@ -154,10 +163,13 @@ class Enrichments:
             caller.qdrant_name(wanted.collection_id),
             wanted.collection_id in run.definition.collection_ids,
         )
+        n_dims = dimensions_of(wanted.mappings or run.definition.enrichment)
+        if n_dims is not None:
+            await self._maps.have(cluster, run, n_dims, within_s)
         stopped = threading.Event()
         try:
             report, warnings = await asyncio.to_thread(
-                self._write, wanted, run, folder, target, stopped.is_set
+                self._write, wanted, run, folder, target, n_dims, stopped.is_set
             )
         finally:
             stopped.set()
@@ -169,13 +181,17 @@ class Enrichments:
         run: RunRecord,
         folder: RunFolder,
         target: _Target,
+        n_dims: int | None,
         should_stop: ShouldStop,
     ) -> tuple[EnrichReport, list[str]]:
         warnings: list[str] = []
         client = connect(self._qdrant)
         try:
             _check_exists(client, target)
-            members = _members_for(renamed_members(folder.read_members(), run.renamed), target)
+            members = folder.read_members()
+            if n_dims is not None:
+                members = with_places(members, folder, n_dims)
+            members = _members_for(members, target)
             if not target.is_source:
                 members = _without_twins(members, warnings)
             if wanted.filter is not None:
@@ -240,18 +256,6 @@ def _check_exists(client: QdrantClient, target: _Target) -> None:
 
 def _members_for(members: pa.Table, target: _Target) -> pa.Table:
     """Choose the run's documents that belong to a collection, as documents of that one."""
-    keys: Sequence[str] = ["source_collection_id", "source_document_id"]
-    if members.group_by(list(keys)).aggregate([]).num_rows < len(members):
-        raise InvalidRequestError(
-            [
-                Violation(
-                    "cluster_id",
-                    "documents of this run are in several groups at once (one for each feature, "
-                    "or one for each value of a list), and a field holds one; read them with "
-                    "ListMembers or from the output collections",
-                )
-            ]
-        )
     if target.is_source:
         return members.filter(pc.equal(members["source_collection_id"], target.collection_id))
     position = members.schema.get_field_index("source_collection_id")
@@ -263,7 +267,8 @@ def _members_for(members: pa.Table, target: _Target) -> pa.Table:
 
 def _without_twins(members: pa.Table, warnings: list[str]) -> pa.Table:
     """Drop documents whose id several of the run's collections have: no one group is theirs."""
-    counted = members.group_by("source_document_id").aggregate([([], "count_all")])
+    documents = members.group_by(KEYS).aggregate([])  # One may be in several groups.
+    counted = documents.group_by("source_document_id").aggregate([([], "count_all")])
     twins = counted.filter(pc.greater(counted["count_all"], 1))["source_document_id"]
     if len(twins):
         warnings.append(

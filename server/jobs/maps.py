@@ -102,6 +102,18 @@ class Maps:
             If the map is not made in that time; it is made all the same.
         """
         cluster, run, groups = await self._findings.groups(caller, id_or_name, run_id)
+        folder = await self.have(cluster, run, n_dims, within_s)
+        return await asyncio.to_thread(_shown, cluster, run, groups, folder, n_dims, max_points)
+
+    async def have(
+        self, cluster: ClusterRecord, run: RunRecord, n_dims: int, within_s: float | None
+    ) -> RunFolder:
+        """See to it that a run that has groups has this map; give the folder that it is in.
+
+        Raises
+        ------
+        NoMapError, MapPendingError
+        """
         if run.definition.cluster_type == "attribute":
             raise NoMapError(
                 f"run {run.run_id} grouped documents by their attributes, without vectors, and "
@@ -112,7 +124,7 @@ class Maps:
         if await asyncio.to_thread(find_map, folder, n_dims) is None:
             await asyncio.to_thread(export_names, folder)  # Tells at once if it cannot be made.
             await self._made(cluster, run, n_dims, within_s)
-        return await asyncio.to_thread(_shown, cluster, run, groups, folder, n_dims, max_points)
+        return folder
 
     async def close(self) -> None:
         """Stop what is being made."""

@@ -11,16 +11,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow as pa
 from qdrant_client import QdrantClient
 
 from gpu.errors import TooFewPointsError
 from server.errors import NotFoundError
 from server.export.parquet import ExportReport
 from server.export.rows import WHOLE_PAYLOAD
+from server.jobs.definition import FieldMapping
 from server.jobs.model import RunResult
 from server.jobs.sources import plan_sources_now
 from server.jobs.spec import Prepared, Report, RunSpec, StageClock
@@ -29,6 +31,7 @@ from server.jobs.stages.attributes import ALGORITHM, group_by_attributes
 from server.jobs.stages.grouping import find_groups
 from server.jobs.stages.labeling import label_groups
 from server.jobs.stages.loading import export_documents, load_documents
+from server.jobs.stages.mapping import map_documents
 from server.jobs.stages.work import Work
 from server.jobs.stages.writing import write_results
 from server.labeling.request import LLMLabeling
@@ -108,8 +111,9 @@ def _through_the_stages(work: Work, directory: Path) -> Prepared:
         if work.spec.definition.filters is None or exported.n_matched >= error.needed:
             raise
         return _skipped(work, exported, str(error))
+    places = map_documents(work, documents, found.spaces)
     labeled = keep_labels(work, found) if assigns else label_groups(work, documents, found)
-    return write_results(work, exported, documents, labeled)
+    return write_results(work, exported, documents, labeled, places)
 
 
 def _skipped(work: Work, exported: ExportReport, why: str) -> Prepared:
@@ -137,11 +141,12 @@ def _enrich(spec: RunSpec, clock: StageClock, client: QdrantClient) -> list[str]
             previous = _folder(spec, spec.earlier_successes[0]).read_members()
         except NotFoundError:  # Retired: then only run ids tell what was ours.
             previous = None
+    members = folder.read_members()
     with clock.stage("write", "enriching the source documents") as stage:
         report = enrich.enrich_sources(
             client,
             list(zip(spec.definition.collection_ids, spec.qdrant_names, strict=True)),
-            folder.read_members(),
+            members,
             folder.read_groups(with_centroids=False),
             spec.definition.enrichment,
             spec.run_id,
@@ -149,9 +154,24 @@ def _enrich(spec: RunSpec, clock: StageClock, client: QdrantClient) -> list[str]
             spec.previous_run_ids,
             progress=stage.count,
         )
+    config = spec.definition.source_enrichment_config
+    warnings = [
+        f"no document has a {name}, so the field {target!r} was not written"
+        for name, target in _without_value(members, config.field_mappings if config else ())
+    ]
     if report.failed:
-        return [f"{report.failed} documents were gone when their fields were to be written"]
-    return []
+        warnings.append(f"{report.failed} documents were gone when their fields were to be written")
+    return warnings
+
+
+def _without_value(
+    members: pa.Table, mappings: Sequence[FieldMapping]
+) -> Iterator[tuple[str, str]]:
+    """Find mappings of what no member of the run has: by attributes there are no distances."""
+    for mapping in mappings:
+        name = mapping.source_field
+        if name in members.column_names and members[name].null_count == len(members):
+            yield name, mapping.target_field
 
 
 def _folder(spec: RunSpec, run_id: str) -> RunFolder:

@@ -7,7 +7,7 @@ made to agree with it afterwards. Where that is interrupted, repeating the call 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from server.errors import InvalidRequestError, Violation
 from server.jobs import ledger
@@ -25,6 +25,7 @@ from server.labeling.replies import (
 )
 from server.qdrant.client import QdrantAddress, connect
 from server.results.artifacts import RunFolder
+from server.results.fields import KEYS
 from server.results.groups import NOISE_ID, Group
 from server.results.names import rename_in_output, rename_in_sources, renamed_groups
 from server.stores.base import JobStore
@@ -69,14 +70,19 @@ class Renames:
             run = _run_of(stored, run.run_id)
             now = renamed_groups(found, run.renamed)
             groups = {group.cluster_id: group for group in now if group.cluster_id in changed}
-            await asyncio.to_thread(self._follow, caller, run, folder, list(groups.values()))
+            await asyncio.to_thread(self._follow, caller, run, folder, now, changed)
             # Two callers may rename at once: both leave Qdrant with what the record says.
             stored = await self._store.get_cluster(caller.namespace_id, cluster.cluster_id)
             if _run_of(stored, run.run_id).renamed == run.renamed:
                 return stored, run, [groups[name.cluster_id] for name in names]
 
     def _follow(
-        self, caller: Caller, run: RunRecord, folder: RunFolder, groups: Sequence[Group]
+        self,
+        caller: Caller,
+        run: RunRecord,
+        folder: RunFolder,
+        groups: Sequence[Group],
+        changed: Collection[str],
     ) -> None:
         """Make what the run wrote into Qdrant agree with the record."""
         definition = run.definition
@@ -84,12 +90,13 @@ class Renames:
         sources = [(name, caller.qdrant_name(name)) for name in definition.collection_ids]
         client = connect(self._qdrant)
         try:
+            renamed = [group for group in groups if group.cluster_id in changed]
             for output in outputs:
-                rename_in_output(client, output, groups)
-            for group in groups if definition.enrich_source_collection else ():
-                members = folder.read_members(group.cluster_id)
+                rename_in_output(client, output, renamed)
+            if definition.enrich_source_collection:
+                members = folder.read_members(columns=[*KEYS, "cluster_id"])
                 rename_in_sources(
-                    client, sources, members, group, definition.enrichment, run.run_id
+                    client, sources, members, groups, changed, definition.enrichment, run.run_id
                 )
         finally:
             client.close()

@@ -45,11 +45,12 @@ class Results:
     ) -> Results:
         """Put the parts together; `client` is connected to `qdrant`, maps are made on `device`."""
         findings = Findings(clusters, artifacts_url, client)
+        maps = Maps(findings, engine, artifacts_url, device)
         return cls(
             findings=findings,
-            maps=Maps(findings, engine, artifacts_url, device),
+            maps=maps,
             removal=Removal(clusters, store, events, qdrant, artifacts_url),
             renames=Renames(findings, store, qdrant),
             exports=Exports(findings),
-            enrichments=Enrichments(findings, qdrant),
+            enrichments=Enrichments(findings, maps, qdrant),
         )

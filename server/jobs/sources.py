@@ -7,6 +7,8 @@ resolves again when it starts, because collections change in between.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,10 +19,12 @@ from server.errors import InvalidRequestError, Violation
 from server.jobs.definition import ClusterDefinition
 from server.qdrant.errors import CollectionNotFoundError, VectorNotFoundError
 from server.qdrant.schema import (
+    SCHEME,
     CollectionSchema,
     VectorSpec,
     describe,
     describe_async,
+    output_of,
     resolve_feature,
 )
 
@@ -44,16 +48,44 @@ class Feature:
         Dimensions, the same in all collections.
     distance : str
         Qdrant's word for its distance, the same in all collections.
+    word : str
+        Its short name, of letters, digits, ``_`` and ``-``, unlike any other of the run: what
+        the ids of its own groups begin with.
     """
 
     name: str
     n_dims: int
     distance: str
+    word: str
 
     @property
     def metric(self) -> Metric:
         """The metric that the Qdrant distance stands for."""
         return METRIC_OF_DISTANCE[self.distance]
+
+
+def group_prefix(feature: Feature | None) -> str:
+    """Give what stands before the ids of a feature's own groups: ``text_embedding.``."""
+    return "" if feature is None else f"{feature.word}."
+
+
+def feature_words(names: Sequence[str]) -> list[str]:
+    """Give each feature a short name: what its URI calls the output, where no other does.
+
+    Those that share one are told apart by extractor and version, or else by a digest. No name
+    has a dot or a slash, so that ids made with it can be taken apart and stand in a URL.
+    """
+    words = [_plain(output_of(name)) for name in names]
+    long = [_plain(name.removeprefix(SCHEME)) for name in names]
+    words = [long[i] if words.count(word) > 1 else word for i, word in enumerate(words)]
+    return [
+        f"{word}-{hashlib.sha256(name.encode()).hexdigest()[:8]}" if words.count(word) > 1 else word
+        for name, word in zip(names, words, strict=True)
+    ]
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", text)
 
 
 @dataclass(frozen=True)
@@ -193,9 +225,11 @@ class _Planner:
         if not specs:
             return ()
         names = self._definition.vector.features if specs[0] else []
+        names = names or list(sources[0].vector_names)
+        words = feature_words(names)
         features = []
         for position, spec in enumerate(specs[0]):
-            name = names[position] if names else sources[0].vector_names[position]
+            name = names[position]
             columns = [row[position] for row in specs]
             if len({(each.size, each.distance) for each in columns}) > 1:
                 told = ", ".join(
@@ -216,7 +250,7 @@ class _Planner:
                         "name one that holds one",
                     )
             self._check_metric(spec)
-            features.append(Feature(name, spec.size, spec.distance))
+            features.append(Feature(name, spec.size, spec.distance, words[position]))
         return tuple(features)
 
     def _check_metric(self, spec: VectorSpec) -> None:

@@ -10,7 +10,8 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from server.qdrant.client import qdrant_errors
 from server.qdrant.errors import VectorNotFoundError
 
-_FEATURE_URI = re.compile(r"mixpeek://(?P<extractor>[^@/]+)@(?P<version>[^/]+)/(?P<output>.+)")
+SCHEME = "mixpeek://"
+_FEATURE_URI = re.compile(SCHEME + r"(?P<extractor>[^@/]+)@(?P<version>[^/]+)/(?P<output>.+)")
 
 UNNAMED_VECTOR = ""
 
@@ -103,6 +104,12 @@ def schema_from_info(name: str, info: models.CollectionInfo) -> CollectionSchema
         },
         sparse_vectors=tuple(sorted(info.config.params.sparse_vectors or {})),
     )
+
+
+def output_of(uri: str) -> str:
+    """Give what a feature URI calls its output; a plain name as it is."""
+    match = _FEATURE_URI.fullmatch(uri)
+    return match["output"] if match else uri
 
 
 def resolve_feature(schema: CollectionSchema, uri: str) -> str:

@@ -18,6 +18,7 @@ from qdrant_client import QdrantClient, models
 
 from server.jobs.definition import FieldMapping
 from server.qdrant.errors import QdrantRefusedError
+from server.results.fields import KEYS, Fields, one_row_each
 from server.results.groups import Group
 from server.results.writes import (
     N_IN_FLIGHT,
@@ -35,8 +36,6 @@ MAX_BATCH_DOCUMENTS = 1_000
 _BYTES_OF_A_FIELD = 48
 _BYTES_OF_AN_OPERATION = 128
 _MAX_RECHECKS = 5
-_OF_A_MEMBER = ("cluster_id", "cluster_label", "distance_to_centroid", "confidence", "x", "y", "z")
-_KEYS = ["source_collection_id", "source_document_id"]
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def enrich_sources(
         The run's input collections. Those that only the previous run had belong here too:
         their documents lose the fields.
     members : pa.Table
-        The run's members table.
+        The run's members table. The fields of a document that it has in several rows: `Fields`.
     mappings : sequence of FieldMapping
         Which value goes to which payload field.
     run_id : str
@@ -149,6 +148,7 @@ def enrich_sources(
     new_fields = {mapping.target_field for mapping in mappings}
     stale_fields = sorted(old_fields - new_fields)
     writer = _Writer(groups, mappings, run_id, stale_fields, sorted(previous_run_ids))
+    members = one_row_each(members)
 
     report = EnrichReport()
     for n_rows, n_written in write_all(
@@ -164,9 +164,8 @@ def enrich_sources(
     cleared = 0
     if previous_members is not None and previous_run_ids:
         fields = sorted(old_fields | new_fields | {RUN_FIELD})
-        left = previous_members.select(_KEYS).join(
-            members.select(_KEYS), _KEYS, join_type="left anti"
-        )
+        left = previous_members.select(KEYS).join(members.select(KEYS), KEYS, join_type="left anti")
+        left = one_row_each(left)
         kept_targets = _of_sources(left, targets)
         for n_cleared in write_all(
             _batches(kept_targets, targets, _BYTES_OF_A_FIELD, batch_documents),
@@ -179,7 +178,7 @@ def enrich_sources(
 
 
 class _Writer:
-    """Turns rows of the members table into operations and writes them."""
+    """Turns rows of `one_row_each` into operations and writes them."""
 
     def __init__(
         self,
@@ -189,21 +188,20 @@ class _Writer:
         stale_fields: Sequence[str],
         previous_run_ids: Sequence[str],
     ) -> None:
-        self._mappings = mappings
+        self._fields = Fields(groups, mappings)
         self._run_id = run_id
         self._stale_fields = stale_fields
         self._previous_run_ids = previous_run_ids
-        self._groups = {group.cluster_id: group for group in groups}
-        self._columns = [
-            name for name in _OF_A_MEMBER if any(m.source_field == name for m in mappings)
-        ]
         self.row_bytes = _BYTES_OF_AN_OPERATION + _BYTES_OF_A_FIELD * (len(mappings) + 1)
 
     def write(self, target: _Target, rows: pa.Table) -> tuple[int, int]:
         """Write one batch; give how many documents it has and how many still exist."""
         operations: list[models.UpdateOperation] = []
         written = 0
-        payloads = self._payloads(rows)
+        payloads = [
+            (points, {**payload, RUN_FIELD: self._run_id})
+            for points, payload in self._fields.grouped(rows, point_ids(rows))
+        ]
         for _ in range(_MAX_RECHECKS):
             present = _present(target, [point for ids, _ in payloads for point in ids])
             operations = self._operations(payloads, present)
@@ -213,30 +211,6 @@ class _Writer:
         raise QdrantRefusedError(
             f"documents of {target.collection} vanish faster than they can be written; try again"
         )
-
-    def _payloads(self, rows: pa.Table) -> list[tuple[list[int | str], dict[str, Any]]]:
-        """Group rows with equal values, so that they share one operation."""
-        names = ["cluster_id", *(name for name in self._columns if name != "cluster_id")]
-        values = [rows[name].to_pylist() for name in names]
-        grouped: dict[tuple[Any, ...], list[int | str]] = {}
-        for point, key in zip(point_ids(rows), zip(*values, strict=True), strict=True):
-            grouped.setdefault(key, []).append(point)
-        return [
-            (points, self._payload(dict(zip(names, key, strict=True))))
-            for key, points in grouped.items()
-        ]
-
-    def _payload(self, member: dict[str, Any]) -> dict[str, Any]:
-        group = self._groups.get(member["cluster_id"])
-        values = {
-            **member,
-            "member_count": group.member_count if group is not None else None,
-            "keywords": list(group.keywords) if group is not None else None,
-        }
-        # Qdrant removes a field that is set to null: noise loses an earlier run's distance.
-        payload = {m.target_field: values[m.source_field] for m in self._mappings}
-        payload[RUN_FIELD] = self._run_id
-        return payload
 
     def _operations(
         self, payloads: list[tuple[list[int | str], dict[str, Any]]], present: set[int | str]

@@ -21,6 +21,9 @@ NOISE_LABEL = "Noise"
 SUBGROUP = "_sub_"
 """What stands between a group's id and the number of a group inside it: ``cl_0_sub_1``."""
 
+AXES = ("x", "y", "z")
+"""Columns of a place on the map; `z` only in three dimensions."""
+
 MEMBERS_SCHEMA = pa.schema(
     [
         pa.field("source_collection_id", pa.string(), nullable=False),
@@ -29,9 +32,7 @@ MEMBERS_SCHEMA = pa.schema(
         pa.field("cluster_label", pa.string(), nullable=False),
         pa.field("distance_to_centroid", pa.float32()),
         pa.field("confidence", pa.float32()),
-        pa.field("x", pa.float32()),
-        pa.field("y", pa.float32()),
-        pa.field("z", pa.float32()),
+        *(pa.field(axis, pa.float32()) for axis in AXES),
     ]
 )
 
@@ -56,6 +57,10 @@ class Group:
         The 95th percentile of its members' distance to the centroid, in the run's metric.
     cohesion : float or None
         Mean distance of its members to the centroid, in the run's metric.
+    feature_uri : str or None
+        The feature it was found in, where each feature has groups of its own.
+    place : array of shape (2 or 3,), float32, or None
+        The median place of its members on the map, where the run made one.
     fields : mapping
         Payload fields that the group's document has beside these: by attributes, their values.
     """
@@ -69,6 +74,8 @@ class Group:
     centroid: NDArray[np.float32] | None = None
     radius: float | None = None
     cohesion: float | None = None
+    feature_uri: str | None = None
+    place: NDArray[np.float32] | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -153,7 +160,7 @@ def members_table(
         _floats(confidence, order),
     ]
     axes = 0 if coordinates is None else coordinates.shape[1]
-    for axis in range(3):
+    for axis in range(len(AXES)):
         values = coordinates[:, axis] if coordinates is not None and axis < axes else None
         columns.append(_floats(values, order))
     return pa.Table.from_arrays(columns, schema=MEMBERS_SCHEMA)

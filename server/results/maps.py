@@ -1,9 +1,10 @@
 """A run's map: where each document lies in two or three dimensions, kept beside its results.
 
 ``layout.parquet`` (in three dimensions ``layout-3d.parquet``) has one row for each row of the
-members table, in its order. Maps are made when they are first asked for, after the manifest was
-written; so each has a line of its own, ``layout.json``, with size and checksum. It is written
-last, and its presence means that the map is whole.
+members table, in its order. Most maps are made when they are first asked for, after the manifest
+was written; so each has a line of its own, ``layout.json``, with size and checksum. It is written
+last, and its presence means that the map is whole. A map that the run itself made is in the
+members table, too.
 """
 
 from __future__ import annotations
@@ -20,11 +21,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from server.results.artifacts import RunFolder
 from server.results.failures import ArtifactError
-from server.results.groups import SUBGROUP
+from server.results.groups import AXES, SUBGROUP
 from server.results.manifest import ArtifactFile
 from server.results.tables import write_parquet
 
-AXES = ("x", "y", "z")
 KEYS = ["source_collection_id", "source_document_id", "cluster_id"]
 
 
@@ -100,9 +100,27 @@ def read_map(folder: RunFolder, n_dims: int) -> pa.Table:
 
 
 def places_of(table: pa.Table) -> NDArray[np.float32]:
-    """Give the places as a matrix of shape (n_rows, n_dims), float32."""
-    axes = [axis for axis in AXES if axis in table.column_names]
+    """Give the places as a matrix of shape (n_rows, n_dims), float32.
+
+    A members table has a column for every axis; on a map in two dimensions `z` is null.
+    """
+    axes = [
+        axis
+        for axis in AXES
+        if axis in table.column_names and table[axis].null_count < max(1, len(table))
+    ]
     return np.column_stack([table[axis].to_numpy() for axis in axes])
+
+
+def with_places(members: pa.Table, folder: RunFolder, n_dims: int) -> pa.Table:
+    """Give members their places on the run's map; null for those it has not."""
+    kept = read_map(folder, n_dims)
+    at = pc.index_in(document_keys(members), value_set=document_keys(kept))
+    for axis in AXES[:n_dims]:
+        position = members.schema.get_field_index(axis)
+        places = kept[axis].combine_chunks().take(at)
+        members = members.set_column(position, members.schema.field(position), places)
+    return members
 
 
 def document_keys(table: pa.Table) -> pa.Array:

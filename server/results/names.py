@@ -19,11 +19,14 @@ from server.jobs.definition import FieldMapping
 from server.jobs.model import GroupNames, OutputCollection
 from server.qdrant.errors import CollectionNotFoundError
 from server.results.enrich import MAX_BATCH_DOCUMENTS, point_ids, written_by
+from server.results.fields import KEYS, Fields, one_row_each
 from server.results.groups import Group
 from server.results.writes import RetryPolicy, repeat_passing
 
 PATIENCE = RetryPolicy(attempts=5)
 """A caller waits for these writes: some three seconds of repeats, not half a minute."""
+
+_NAMES = ("cluster_label", "keywords")
 
 
 def renamed_groups(groups: Sequence[Group], names: Sequence[GroupNames]) -> list[Group]:
@@ -110,30 +113,37 @@ def rename_in_sources(
     client: QdrantClient,
     sources: Collection[tuple[str, str]],
     members: pa.Table,
-    group: Group,
+    groups: Sequence[Group],
+    changed: Collection[str],
     mappings: Sequence[FieldMapping],
     run_id: str,
 ) -> None:
-    """Rename a group in the documents that a run wrote it into, where it still stands.
+    """Rename groups in the documents that a run wrote them into, where they still stand.
 
     Parameters
     ----------
     sources : collection of (collection_id, qdrant_name)
     members : pa.Table
-        At least those that lie in the group directly; others are left alone.
+        All of the run: a document that is in several groups gets the names of all of them.
+    groups : sequence of Group
+        All of the run, as they now are.
+    changed : collection of str
+        The groups to rename; documents that lie in none of them directly are left alone.
     mappings : sequence of FieldMapping
         As the run wrote them; those of other values than names are left out.
     """
-    values = {"cluster_label": group.label, "keywords": list(group.keywords)}
-    payload = {m.target_field: values[m.source_field] for m in mappings if m.source_field in values}
-    if not payload:
+    mappings = [mapping for mapping in mappings if mapping.source_field in _NAMES]
+    if not mappings:
         return
-    members = members.filter(pc.equal(members["cluster_id"], group.cluster_id))
+    fields = Fields(groups, mappings)
+    named = members.filter(pc.is_in(members["cluster_id"], value_set=pa.array(list(changed))))
+    members = one_row_each(members.join(named.select(KEYS), KEYS, join_type="left semi"))
     for collection_id, name in sources:
         own = members.filter(pc.equal(members["source_collection_id"], collection_id))
-        for start in range(0, len(own), MAX_BATCH_DOCUMENTS):
-            chosen = written_by(point_ids(own.slice(start, MAX_BATCH_DOCUMENTS)), [run_id])
-            _set_payload(client, name, payload, chosen)
+        for ids, payload in fields.grouped(own, point_ids(own)):
+            for start in range(0, len(ids), MAX_BATCH_DOCUMENTS):
+                chosen = written_by(ids[start : start + MAX_BATCH_DOCUMENTS], [run_id])
+                _set_payload(client, name, payload, chosen)
 
 
 def _set_payload(

@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from server.results.groups import MEMBERS_SCHEMA, Group
+from server.results.groups import AXES, MEMBERS_SCHEMA, Group
 
 ROWS_PER_ROW_GROUP = 16_384
 SLICES_KEY = b"shoal.slices"
@@ -25,7 +26,7 @@ Slices = dict[str, tuple[int, int]]
 
 def groups_table(groups: Sequence[Group]) -> pa.Table:
     """Lay groups out as one row each; a group without a centroid has null there."""
-    centroids = _centroids(groups)
+    places = [() if group.place is None else group.place.tolist() for group in groups]
     return pa.table(
         {
             "cluster_id": _text([group.cluster_id for group in groups]),
@@ -36,10 +37,17 @@ def groups_table(groups: Sequence[Group]) -> pa.Table:
             ),
             "member_count": pa.array([group.member_count for group in groups], pa.int64()),
             "parent_cluster_id": _text([group.parent_cluster_id for group in groups]),
+            "feature_uri": _text([group.feature_uri for group in groups]),
             "fields": _text([json.dumps(dict(group.fields)) for group in groups]),
             "radius": pa.array([group.radius for group in groups], pa.float32()),
             "cohesion": pa.array([group.cohesion for group in groups], pa.float32()),
-            "centroid": centroids,
+            **{
+                axis: pa.array(
+                    [place[at] if at < len(place) else None for place in places], pa.float32()
+                )
+                for at, axis in enumerate(AXES)
+            },
+            "centroid": _centroids(groups),
         }
     )
 
@@ -67,14 +75,21 @@ def groups_of(table: pa.Table) -> list[Group]:
     return [
         Group(
             **{
-                **row,
+                **{name: value for name, value in row.items() if name not in AXES},
                 "keywords": tuple(row["keywords"] or ()),
                 "fields": json.loads(row.get("fields") or "{}"),
             },
+            place=_place_of(row),
             centroid=centroid,
         )
         for row, centroid in zip(rows.to_pylist(), centroids, strict=True)
     ]
+
+
+def _place_of(row: dict[str, Any]) -> NDArray[np.float32] | None:
+    """Read a group's place; None where the run made no map."""
+    axes = [row[axis] for axis in AXES if row.get(axis) is not None]
+    return np.array(axes, dtype=np.float32) if axes else None
 
 
 def slices_of(members: pa.Table) -> Slices:

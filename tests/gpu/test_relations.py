@@ -67,6 +67,17 @@ def test_finer_groups_are_children_of_coarser_ones():
     assert {row["overlap"] for row in rows} == {1.0}
 
 
+def test_groups_are_called_as_their_features_call_them():
+    fine, coarse = np.repeat([0, 1], 10), np.zeros(20, dtype=np.int32)
+    ids = {"text": ["text.cl_0_sub_0", "text.cl_0_sub_1"], "image": ["image.cl_0"]}
+
+    rows = relations({"text": fine, "image": np.append(coarse[:10], [-1] * 10)}, ids)
+
+    assert [(row["parent_cluster_id"], row["child_cluster_id"]) for row in rows] == [
+        ("text.cl_0_sub_0", "image.cl_0")
+    ]
+
+
 def test_a_group_of_nearly_everything_is_no_parent_by_chance():
     rng = np.random.default_rng(0)
     giant = (rng.random(1_000) > 0.9).astype(np.int32)

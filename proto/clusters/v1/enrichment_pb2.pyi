@@ -55,7 +55,10 @@ class FieldMapping(_message.Message):
     TARGET_FIELD_FIELD_NUMBER: _builtins.int
     source_field: _builtins.str
     """cluster_id, cluster_label, distance_to_centroid, member_count, keywords, confidence, x, y
-    or z. Noise documents get `cl_noise` as cluster_id and `Noise` as cluster_label.
+    or z. Noise documents get `cl_noise` as cluster_id and `Noise` as cluster_label. With x, y or
+    z the run lays out a map, in three dimensions where z is mapped. With the strategy
+    independent a field is an object with a value for each feature; a document that attributes
+    put into several groups has a list of their values.
     """
     target_field: _builtins.str
     """Name of the payload field that is written."""

@@ -41,7 +41,9 @@ class Group(_message.Message):
     Z_FIELD_NUMBER: _builtins.int
     VECTOR_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
-    """Id of the group: cl_0, cl_0_sub_1, text_embedding.cl_0, or cl_noise."""
+    """Id of the group: cl_0, cl_0_sub_1, or with the strategy independent text_embedding.cl_0,
+    where the feature's URI ends in text_embedding.
+    """
     label: _builtins.str
     """Its name, unique in the run."""
     summary: _builtins.str
@@ -53,7 +55,9 @@ class Group(_message.Message):
     feature_uri: _builtins.str
     """The feature it was found in. Only with the strategy independent."""
     x: _builtins.float
-    """Its centroid on the map. Absent when the run made no map."""
+    """Its centre on the map, the median of its members' places. Absent when the run made no map;
+    always in GetVisualizationResponse.
+    """
     y: _builtins.float
     """See x."""
     z: _builtins.float

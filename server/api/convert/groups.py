@@ -7,7 +7,7 @@ from clusters.v1 import group_pb2
 from server.api.convert.values import struct_of
 from server.jobs.findings import Member
 from server.jobs.model import GroupNames
-from server.results.groups import Group
+from server.results.groups import AXES, Group
 
 
 def group_to_pb(group: Group, *, with_vector: bool = False) -> group_pb2.Group:
@@ -19,6 +19,8 @@ def group_to_pb(group: Group, *, with_vector: bool = False) -> group_pb2.Group:
         keywords=group.keywords,
         member_count=group.member_count,
         parent_cluster_id=group.parent_cluster_id,
+        feature_uri=group.feature_uri,
+        **dict(zip(AXES, () if group.place is None else group.place.tolist(), strict=False)),
         vector=group.centroid.tolist() if with_vector and group.centroid is not None else [],
     )
 

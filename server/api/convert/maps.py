@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pyarrow as pa
 from clusters.v1 import artifact_pb2, group_pb2
@@ -11,7 +12,6 @@ from server.api.convert.groups import group_to_pb
 from server.errors import Violation
 from server.jobs.maps import RunMap
 from server.results.groups import Group
-from server.results.maps import AXES
 
 DEFAULT_MAX_POINTS = 10_000
 MAX_POINTS = 100_000
@@ -63,8 +63,4 @@ def _points(table: pa.Table) -> Iterator[artifact_pb2.VisualizationPoint]:
 
 def _placed(group: Group, shown: RunMap) -> group_pb2.Group:
     """Give a group with its place; without one where no member is on the map."""
-    message = group_to_pb(group)
-    centre = shown.centres.get(group.cluster_id)
-    for axis, value in zip(AXES, () if centre is None else centre.tolist(), strict=False):
-        setattr(message, axis, value)
-    return message
+    return group_to_pb(replace(group, place=shown.centres.get(group.cluster_id)))

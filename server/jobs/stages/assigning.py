@@ -90,9 +90,8 @@ def _assign(
     work: Work, base: _Base, documents: Documents, space: Space
 ) -> tuple[Partition, tuple[int, int]]:
     """Give one space's documents to its groups; also how many were new, and given to one."""
-    several = len(work.plan.features) > 1 and space.feature is not None
-    prefix = f"{space.feature}." if several else ""
-    groups = [group for group in base.groups if group.cluster_id.startswith(prefix)]
+    name = None if space.feature is None else space.feature.name
+    groups = [group for group in base.groups if group.feature_uri == name]
     labels, confidence, is_new = _earlier(base, documents, groups)
     labels[is_new] = _nearest(work, space, groups, is_new)
     distances = distances_to(space.vectors, _centroids(groups), labels, space.metric)
@@ -109,7 +108,7 @@ def _assign(
         device="cpu" if isinstance(space.vectors, np.ndarray) else "gpu",
         device_reason=DEVICE_REASON,
         effective_params={
-            **(params.get(str(space.feature), {}) if several else params),
+            **(params if name is None else params.get(name, {})),
             "assignment_threshold": work.spec.assignment_threshold,
         },
         quality={},

@@ -11,6 +11,7 @@ from gpu import summary
 from gpu.hierarchy import NO_PARENT, Hierarchy
 from gpu.params import NOISE
 from gpu.summary import Summary
+from server.jobs.sources import group_prefix
 from server.jobs.stages.spaces import Space
 from server.jobs.stages.work import Work
 from server.labeling.naming import fallback_label
@@ -29,11 +30,11 @@ def describe(
     work: Work, space: Space, labels: NDArray[np.int32], nested: Hierarchy | None
 ) -> Described:
     """Summarize every group; in a hierarchy each level by all documents below."""
-    prefix = "" if space.feature is None else f"{space.feature}."
+    prefix = group_prefix(space.feature)
     if nested is None:
         flat = _summary(work, space, labels)
         ids = [f"{prefix}cl_{position}" for position in range(len(flat.sizes))]
-        return Described(_groups(ids, [None] * len(ids), flat), flat.distances)
+        return Described(_groups(space, ids, [None] * len(ids), flat), flat.distances)
     distances = np.full(len(labels), np.nan, dtype=np.float32)
     groups: dict[int, Group] = {}
     paths = nested.paths()
@@ -47,7 +48,7 @@ def describe(
         ids = [prefix + nested.ids[position] for position in positions]
         parents = [nested.parents[position] for position in positions]
         named = [None if p == NO_PARENT else prefix + nested.ids[p] for p in parents]
-        groups |= dict(zip(positions.tolist(), _groups(ids, named, level), strict=True))
+        groups |= dict(zip(positions.tolist(), _groups(space, ids, named, level), strict=True))
         own = depth_of == depth
         distances[own] = level.distances[own]
     return Described([groups[position] for position in range(len(nested.ids))], distances)
@@ -62,7 +63,9 @@ def _summary(work: Work, space: Space, labels: NDArray[np.int32]) -> Summary:
     )
 
 
-def _groups(ids: list[str], parents: list[str | None], described: Summary) -> list[Group]:
+def _groups(
+    space: Space, ids: list[str], parents: list[str | None], described: Summary
+) -> list[Group]:
     rows = zip(ids, parents, described.sizes, described.centroids, described.radii, strict=True)
     return [
         Group(
@@ -72,6 +75,7 @@ def _groups(ids: list[str], parents: list[str | None], described: Summary) -> li
             parent_cluster_id=parent,
             centroid=centroid,
             radius=float(radius),
+            feature_uri=None if space.feature is None else space.feature.name,
         )
         for position, (cluster_id, parent, size, centroid, radius) in enumerate(rows)
     ]

@@ -195,8 +195,20 @@ def _spread(
 
 def _relationships(fitted: list[_Fitted], partitions: list[Partition]) -> list[dict[str, Any]]:
     """Tell which groups lie in which: by the second clustering, or by shared members."""
+    rows = [
+        {
+            **row,
+            "parent_cluster_id": partition.prefix + row["parent_cluster_id"],
+            "child_cluster_id": partition.prefix + row["child_cluster_id"],
+        }
+        for each, partition in zip(fitted, partitions, strict=True)
+        if each.nested
+        for row in each.nested.relations()
+    ]
     if len(partitions) > 1:
-        found = relations.relations({str(each.feature): each.labels for each in partitions})
-    else:
-        found = [row for each in fitted if each.nested for row in each.nested.relations()]
-    return [dict(row) for row in found]
+        shared = relations.relations(
+            {each.prefix: each.labels for each in partitions},
+            {each.prefix: [group.cluster_id for group in each.groups] for each in partitions},
+        )
+        rows += [dict(row) for row in shared]
+    return rows

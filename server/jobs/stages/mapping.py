@@ -1,6 +1,8 @@
-"""The map of a finished run, as a worker process makes it: from the run's own files alone.
+"""The map of a run, as a worker process makes it.
 
-The map shows the vectors as they were exported, without the run's preprocessing. Several
+A run whose field mappings ask for places makes its map itself, from what it has in memory; else
+it is made when it is first asked for, from the finished run's own files alone. Both are one map:
+it shows the vectors as they were exported, without the run's preprocessing. Several
 features are laid side by side as the run did; where each had groups of its own, normalized and
 with equal weights, so that a document has one place.
 """
@@ -9,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +23,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from gpu import features
-from gpu.backend import choose_backend
-from gpu.errors import ClusteringError
+from gpu.backend import Backend, choose_backend
+from gpu.errors import ClusteringError, DeviceMemoryError
 from gpu.frames import load_vectors
 from gpu.layout import layout
 from server.errors import NotFoundError, PreconditionError
@@ -30,8 +32,9 @@ from server.export.rows import vector_columns
 from server.jobs.definition import VectorConfig
 from server.jobs.model import RunRecord
 from server.jobs.spec import Device
-from server.jobs.stages.loading import ID_COLUMNS
-from server.jobs.stages.spaces import ANGULAR
+from server.jobs.stages.loading import ID_COLUMNS, Documents
+from server.jobs.stages.spaces import ANGULAR, Spaces
+from server.jobs.stages.work import Array, Work
 from server.results.artifacts import EXPORT, RunFolder
 from server.results.maps import (
     KEYS,
@@ -75,6 +78,40 @@ class MapOrder:
         return RunFolder(self.artifacts_url, self.namespace_id, self.cluster_id, run_id)
 
 
+def map_documents(work: Work, documents: Documents, spaces: Spaces) -> NDArray[np.float32] | None:
+    """Give every document of a run its place, where the run's field mappings ask for one.
+
+    Returns
+    -------
+    array of shape (n_documents, 2 or 3), float32, or None
+    """
+    spec = work.spec
+    n_dims = spec.definition.map_dimensions
+    if n_dims is None:
+        return None
+    earlier = (
+        RunFolder(spec.artifacts_url, spec.namespace_id, spec.cluster_id, run_id)
+        for run_id in spec.earlier_successes
+    )
+    ids = pa.table([documents.collection_ids, documents.document_ids], names=ID_COLUMNS)
+    with work.clock.stage("summarize", f"laying out the map in {n_dims} dimensions") as stage:
+        if len(spaces.spaces) == 1:
+            vectors, metric = spaces.spaces[0].vectors, _metric(spaces.spaces[0].distance)
+        else:
+            vectors, metric = _all_alike(documents.blocks)
+        places, notes = _lay_out(
+            vectors,
+            metric,
+            previous=_previous(earlier, n_dims, ids),
+            n_dims=n_dims,
+            device=spec.device,
+            tell=stage.share,
+        )
+        stage.message = f"{len(places):,} documents on the map"
+    work.warnings += notes
+    return places
+
+
 def make_map(order: MapOrder, report: Callable[[float], None]) -> None:
     """Compute a run's map and keep it with the run's files.
 
@@ -103,19 +140,45 @@ def make_map(order: MapOrder, report: Callable[[float], None]) -> None:
     rows, member_of = np.unique(places_in_export.to_numpy(), return_inverse=True)
     documents = ids.take(rows)
     try:
-        places = layout(
+        places, _ = _lay_out(
             vectors if len(rows) == len(vectors) else vectors[rows],
-            metric=metric,
+            metric,
+            previous=_previous(map(order.folder, order.earlier_run_ids), order.n_dims, documents),
             n_dims=order.n_dims,
-            previous=_previous(order, documents),
-            backend=choose_backend(order.device),
-            progress=report,
+            device=order.device,
+            tell=report,
         )
     except ClusteringError as error:
         raise NoMapError(f"run {order.run.run_id} cannot be mapped: {error}") from error
     write_map(folder, members, places[member_of])
     if not folder.is_whole:  # Retired meanwhile: leave no map behind.
         folder.delete()
+
+
+def _lay_out(
+    vectors: Array,
+    metric: str,
+    *,
+    previous: NDArray[np.float32] | None,
+    n_dims: int,
+    device: Device,
+    tell: Callable[[float], None],
+) -> tuple[NDArray[np.float32], list[str]]:
+    """Compute the map; with device "auto" on the CPU where the GPU lacks the memory."""
+
+    def on(backend: Backend) -> NDArray[np.float32]:
+        return layout(
+            vectors, metric=metric, n_dims=n_dims, previous=previous, backend=backend, progress=tell
+        )
+
+    backend = choose_backend(device)
+    try:
+        return on(backend), []
+    except DeviceMemoryError as error:
+        if device != "auto" or backend.device != "gpu":
+            raise
+        note = f"the map was laid out on the CPU, the GPU could not: {error}"
+    return on(Backend("cpu", note)), [note]
 
 
 @contextmanager
@@ -165,14 +228,24 @@ def _space(run: RunRecord, files: Sequence[Path]) -> tuple[NDArray[np.float32], 
         raise ValueError(f"run {run.run_id} has no result to map")
     names, config = run.result.feature_uris, run.definition.vector
     blocks = [load_vectors(files, column) for column in vector_columns(len(names))]
-    # UMAP has no use for Manhattan's corners: near is near by either.
-    metric = "cosine" if run.result.distance in ANGULAR else "euclidean"
+    metric = _metric(run.result.distance)
     if len(blocks) == 1:
         return blocks[0], metric
     if config.multi_feature_strategy == "independent":
-        return features.concatenate(blocks, [1.0] * len(blocks), normalize=True), "cosine"
+        return _all_alike(blocks)
     weights = _weights(run, config, names)
     return features.concatenate(blocks, weights, normalize=config.normalize_features), metric
+
+
+def _metric(distance: str) -> str:
+    """Say how the map compares vectors of one of Qdrant's distances."""
+    # UMAP has no use for Manhattan's corners: near is near by either.
+    return "cosine" if distance in ANGULAR else "euclidean"
+
+
+def _all_alike(blocks: Sequence[Array]) -> tuple[Array, str]:
+    """Lay features that have groups of their own side by side, each as heavy as the others."""
+    return features.concatenate(blocks, [1.0] * len(blocks), normalize=True), "cosine"
 
 
 def _weights(run: RunRecord, config: VectorConfig, names: Sequence[str]) -> list[float]:
@@ -186,19 +259,20 @@ def _with_vectors(members: pa.Table, ids: pa.Table) -> pa.Table:
     return members.filter(pc.is_in(document_keys(members), value_set=document_keys(ids)))
 
 
-def _previous(order: MapOrder, documents: pa.Table) -> NDArray[np.float32] | None:
+def _previous(
+    folders: Iterable[RunFolder], n_dims: int, documents: pa.Table
+) -> NDArray[np.float32] | None:
     """Give the documents' places on the newest earlier map; NaN for those it had not."""
-    for run_id in order.earlier_run_ids:
-        folder = order.folder(run_id)
-        if find_map(folder, order.n_dims) is None:
+    for folder in folders:
+        if find_map(folder, n_dims) is None:
             continue
         try:
-            earlier = read_map(folder, order.n_dims)
+            earlier = read_map(folder, n_dims)
         except NotFoundError:  # Retired between the two looks.
             continue
         found = pc.index_in(document_keys(documents), value_set=document_keys(earlier))
         known = found.is_valid().to_numpy(zero_copy_only=False)
-        places = np.full((len(documents), order.n_dims), np.nan, dtype=np.float32)
+        places = np.full((len(documents), n_dims), np.nan, dtype=np.float32)
         places[known] = places_of(earlier)[found.drop_null().to_numpy()]
         return places
     return None

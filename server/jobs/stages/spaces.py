@@ -18,7 +18,7 @@ class Space:
 
     Attributes
     ----------
-    feature : str or None
+    feature : Feature or None
         The feature alone in it, where each has its own; else None.
     vectors : array of shape (n_documents, n_dims), float32
         Centroids and distances are told in this space.
@@ -28,7 +28,7 @@ class Space:
         As Qdrant calls it.
     """
 
-    feature: str | None
+    feature: Feature | None
     vectors: Array
     metric: str
     distance: str
@@ -59,11 +59,12 @@ def make_spaces(
     """
     planned = work.plan.features
     if len(planned) == 1:
-        return Spaces((_alone(planned[0], documents.blocks[0], None),))
+        only = planned[0]
+        return Spaces((Space(None, documents.blocks[0], only.metric, only.distance),))
     if work.config.multi_feature_strategy == "independent":
         return Spaces(
             tuple(
-                _alone(feature, block, feature.name)
+                Space(feature, block, feature.metric, feature.distance)
                 for feature, block in zip(planned, documents.blocks, strict=True)
             )
         )
@@ -94,7 +95,3 @@ def make_spaces(
         return Spaces((space,))
     named = {each.name: weight for each, weight in zip(planned, weights, strict=True)}
     return Spaces((space,), named, learned.quality)
-
-
-def _alone(feature: Feature, block: Array, name: str | None) -> Space:
-    return Space(name, block, feature.metric, feature.distance)

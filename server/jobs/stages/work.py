@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from qdrant_client import QdrantClient
 
 from server.jobs.definition import VectorConfig
-from server.jobs.sources import SourcePlan
+from server.jobs.sources import Feature, SourcePlan, group_prefix
 from server.jobs.spec import RunSpec, StageClock
 from server.labeling.representatives import members_by_distance
 from server.results.artifacts import RunFolder
@@ -43,7 +43,7 @@ class Partition:
 
     Attributes
     ----------
-    feature : str or None
+    feature : Feature or None
         The feature whose groups these are; None where there is one set only.
     rows : array of shape (n_memberships,), int64
         The document of each membership. By vectors each document has one; by attributes it
@@ -60,7 +60,7 @@ class Partition:
         Of the centroids, for the output collection; None and empty without vectors.
     """
 
-    feature: str | None
+    feature: Feature | None
     rows: NDArray[np.int64]
     labels: NDArray[np.int32]
     groups: list[Group]
@@ -73,6 +73,11 @@ class Partition:
     quality: dict[str, Any]
     n_dims: int | None
     distance: str
+
+    @property
+    def prefix(self) -> str:
+        """What stands before the ids of these groups."""
+        return group_prefix(self.feature)
 
     @property
     def n_leaves(self) -> int:

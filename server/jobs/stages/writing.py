@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -18,17 +19,30 @@ from server.jobs.stages.loading import Documents
 from server.jobs.stages.work import Array, Partition, Work
 from server.results import outputs
 from server.results.groups import NOISE_ID, Group, member_order, members_table
+from server.results.maps import group_centres, places_of, write_map
 
 
 def write_results(
-    work: Work, exported: ExportReport, documents: Documents, labeled: Labeled
+    work: Work,
+    exported: ExportReport,
+    documents: Documents,
+    labeled: Labeled,
+    places: NDArray[np.float32] | None = None,
 ) -> Prepared:
-    """Write the artifacts and fill the outputs' generations; gives what is to be committed."""
+    """Write the artifacts and fill the outputs' generations; gives what is to be committed.
+
+    Parameters
+    ----------
+    places : array of shape (n_documents, 2 or 3), float32, or None
+        Where each document lies on the map, if the run made one.
+    """
     found = labeled.found
     with work.clock.stage("write") as stage:
-        tables = [_members_of(documents, partition) for partition in found.partitions]
-        work.folder.write_members(pa.concat_tables(tables))
-        work.folder.write_groups([g for each in found.partitions for g in each.groups])
+        tables = [_members_of(documents, partition, places) for partition in found.partitions]
+        members = pa.concat_tables(tables)
+        work.folder.write_members(members)
+        groups = [group for each in found.partitions for group in each.groups]
+        work.folder.write_groups(groups if places is None else _placed(groups, members))
         _stage_outputs(work, found, tables, stage)
     result = _result(work, exported, documents, labeled)
     work.folder.write_manifest(
@@ -41,10 +55,20 @@ def write_results(
         device=result.device,
         timings_s=result.timings_s,
     )
+    if places is not None:  # As GetVisualization reads it, so that nobody makes it again.
+        write_map(work.folder, members, places_of(members))
     return Prepared(result, work.warnings)
 
 
-def _members_of(documents: Documents, partition: Partition) -> pa.Table:
+def _placed(groups: Sequence[Group], members: pa.Table) -> list[Group]:
+    """Put every group at the centre of its members on the map."""
+    centres = group_centres(members)
+    return [replace(group, place=centres.get(group.cluster_id)) for group in groups]
+
+
+def _members_of(
+    documents: Documents, partition: Partition, places: NDArray[np.float32] | None
+) -> pa.Table:
     return members_table(
         documents.collection_ids.take(partition.rows),
         documents.document_ids.take(partition.rows),
@@ -52,7 +76,8 @@ def _members_of(documents: Documents, partition: Partition) -> pa.Table:
         partition.groups,
         distances=partition.distances,
         confidence=partition.confidence,
-        noise_id=NOISE_ID if partition.feature is None else f"{partition.feature}.{NOISE_ID}",
+        coordinates=None if places is None else places[partition.rows],
+        noise_id=partition.prefix + NOISE_ID,
     )
 
 
@@ -65,9 +90,13 @@ def _stage_outputs(
         parts = [
             position
             for position, partition in enumerate(found.partitions)
-            if output.feature is None or partition.feature == output.feature
+            if output.feature is None or output.feature == _name_of(partition)
         ]
         _stage_one(work, output, found, [tables[p] for p in parts], parts, stage)
+
+
+def _name_of(partition: Partition) -> str:
+    return "" if partition.feature is None else partition.feature.name
 
 
 def _stage_one(
@@ -117,7 +146,7 @@ def _result(
         """Give the value of the one partition, or all by feature."""
         if len(parts) == 1:
             return values[0]
-        return {str(p.feature): value for p, value in zip(parts, values, strict=True)}
+        return {_name_of(p): value for p, value in zip(parts, values, strict=True)}
 
     return RunResult(
         algorithm=first.algorithm,

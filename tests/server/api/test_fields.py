@@ -1,4 +1,4 @@
-"""Every field of Cluster and Execution: when it is filled, with what, and that the page says so.
+"""Every field of Cluster, Execution, Group and Member: when it is filled, as the page says.
 
 Records are built by hand, one moment after another: what a moment adds to the answer has to be
 what `docs/fields.md` lists under its word, and every field has to be filled at some moment.
@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from clusters.v1.cluster_pb2 import Cluster
 from clusters.v1.execution_pb2 import Execution
+from clusters.v1.group_pb2 import Group as GroupMessage
+from clusters.v1.group_pb2 import Member as MemberMessage
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from store_records import after, cluster
 
 from server.api.convert.clusters import cluster_to_pb
 from server.api.convert.executions import execution_to_pb
-from server.api.convert.groups import group_to_pb
+from server.api.convert.groups import group_to_pb, member_to_pb
 from server.jobs.definition import ClusterDefinition, parse_definition
+from server.jobs.findings import Member
 from server.jobs.model import (
     ClusterRecord,
     OutputCollection,
@@ -30,7 +35,7 @@ from server.jobs.model import (
     RunRecord,
     RunResult,
 )
-from server.results.groups import Group
+from server.results.groups import MEMBERS_SCHEMA, Group
 
 PAGE = Path(__file__).parents[3] / "docs" / "fields.md"
 TEXT, IMAGE = "mixpeek://text@v1/embedding", "mixpeek://image@v1/embedding"
@@ -173,6 +178,37 @@ def moments_of_executions() -> Iterator[tuple[str, set[str]]]:
     yield "found", filled(execution(VECTOR, FOUND, GROUP)) - working
 
 
+def moments_of_groups() -> Iterator[tuple[str, set[str]]]:
+    """Give what each trait of a group adds to it."""
+    bare = filled(group_to_pb(GROUP))
+    place = np.array([0.5, -1.5, 2.5], dtype=np.float32)
+    yield "always", bare
+    for word, changes, with_vector in (
+        ("named", {"summary": "All about tests", "keywords": ("tests",)}, False),
+        ("nested", {"parent_cluster_id": "cl_9"}, False),
+        ("independent", {"feature_uri": TEXT}, False),
+        ("placed", {"place": place[:2]}, False),
+        ("asked", {"centroid": place}, True),
+    ):
+        yield word, filled(group_to_pb(replace(GROUP, **changes), with_vector=with_vector)) - bare
+    yield "deep", {"z"} & filled(group_to_pb(replace(GROUP, place=place)))
+
+
+def moments_of_members() -> Iterator[tuple[str, set[str]]]:
+    """Give what each trait of a member adds to it."""
+    row: dict[str, Any] = dict.fromkeys(MEMBERS_SCHEMA.names)
+    row |= dict.fromkeys(MEMBERS_SCHEMA.names[:4], "a")
+
+    def of(payload: dict[str, Any] | None = None, **values: float) -> set[str]:
+        return filled(member_to_pb(Member(1, row | values, payload)))
+
+    yield "always", of()
+    yield "vector", of(distance_to_centroid=0.5, confidence=0.5) - of()
+    yield "placed", of(x=0.5, y=0.5) - of()
+    yield "deep", of(x=0.5, y=0.5, z=0.5) - of(x=0.5, y=0.5)
+    yield "asked", of({"title": "x"}) - of()
+
+
 def documented(name: str) -> dict[str, set[str]]:
     """Read the page's rows about a message: field to the words of its moments."""
     section = PAGE.read_text(encoding="utf-8").split(f"\n## {name}\n")[1].split("\n## ")[0]
@@ -180,7 +216,7 @@ def documented(name: str) -> dict[str, set[str]]:
     return {field: set(words.split(", ")) for field, words in rows}
 
 
-@pytest.mark.parametrize("kind", [Cluster, Execution])
+@pytest.mark.parametrize("kind", [Cluster, Execution, GroupMessage, MemberMessage])
 def test_the_page_names_every_field_in_the_order_of_the_contract(kind: type[Message]):
     assert list(documented(kind.DESCRIPTOR.name)) == [
         field.name for field in sorted(kind.DESCRIPTOR.fields, key=lambda field: field.number)
@@ -189,8 +225,13 @@ def test_the_page_names_every_field_in_the_order_of_the_contract(kind: type[Mess
 
 @pytest.mark.parametrize(
     ("kind", "moments"),
-    [(Cluster, moments_of_clusters), (Execution, moments_of_executions)],
-    ids=["Cluster", "Execution"],
+    [
+        (Cluster, moments_of_clusters),
+        (Execution, moments_of_executions),
+        (GroupMessage, moments_of_groups),
+        (MemberMessage, moments_of_members),
+    ],
+    ids=["Cluster", "Execution", "Group", "Member"],
 )
 def test_each_moment_fills_what_the_page_says_and_no_field_is_never_filled(
     kind: type[Message], moments: Any

@@ -110,24 +110,18 @@ def test_all_faults_come_at_once() -> None:
             "vector_config.max_hierarchy_depth",
             "less than or equal to 8",
         ),
-        (
-            {
-                **vector(feature_uris=["a", "b"], multi_feature_strategy="independent"),
-                "enrich_source_collection": True,
-            },
-            "enrich_source_collection",
-            "a group for each feature",
-        ),
         (body(llm_labeling={"provider": "nobody"}), "llm_labeling.provider", "is not a provider"),
         (body(parent_cluster_id="clust_1"), "parent_group_id", "required when the other"),
         (
             body(
+                cluster_type="attribute",
+                attribute_config={"attributes": ["section"]},
                 source_enrichment_config={
                     "field_mappings": [{"source_field": "x", "target_field": "map_x"}]
-                }
+                },
             ),
             "source_enrichment_config.field_mappings[0].source_field",
-            "not supported yet",
+            "a place on a map of vectors",
         ),
         (
             body(

@@ -11,7 +11,6 @@ from app_runs import N_DIMS, N_GROUPS, N_PER_GROUP, add_colors, definition, fini
 from qdrant_client import AsyncQdrantClient, models
 
 from server.app import App
-from server.errors import InvalidRequestError
 from server.jobs.enriching import Wanted
 from server.jobs.model import ClusterRecord, GroupNames, RunRecord
 from server.jobs.moves import RunOptions
@@ -276,10 +275,13 @@ async def test_each_feature_takes_the_new_document_into_a_group_of_its_own(
     assert [name.split(".")[0] for name in groups["500"]] == ["shape", "tone"]
     assert groups["500"] == groups["0"]
     assert newest.result.num_clusters == 4
-    with pytest.raises(InvalidRequestError, match="several groups at once"):
-        await app.results.enrichments.enrich(
-            caller, Wanted(cluster_id=cluster.cluster_id, run_id=None, collection_id="apart")
-        )
+
+    await app.results.enrichments.enrich(
+        caller, Wanted(cluster_id=cluster.cluster_id, run_id=None, collection_id="apart")
+    )
+    twins = await qdrant.retrieve("apart", [0, 500])
+    written = [(point.payload or {})["cluster_id"] for point in twins]
+    assert written[0] == written[1] == {n.split(".")[0]: n for n in groups["0"]}
 
 
 async def test_learned_weights_stay(app: App, caller: Caller, qdrant: AsyncQdrantClient) -> None:
