@@ -97,9 +97,13 @@ class HostMemoryError(ClusteringError):
     reason = "HOST_MEMORY"
 
     def __init__(self, *, needed_bytes: int, free_bytes: int, fits_points: int) -> None:
-        super().__init__(
-            f"fit needs about {needed_bytes:,} bytes of memory, {free_bytes:,} are free; "
+        advice = (
             f"about {fits_points:,} points would fit, set sample_size to that or less"
+            if fits_points
+            else "no number of points would fit with these parameters; ask for fewer groups"
+        )
+        super().__init__(
+            f"fit needs about {needed_bytes:,} bytes of memory, {free_bytes:,} are free; {advice}"
         )
         self.needed_bytes = needed_bytes
         self.free_bytes = free_bytes

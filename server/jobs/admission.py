@@ -8,6 +8,7 @@ from typing import Any
 from qdrant_client import AsyncQdrantClient
 
 from server.errors import InvalidRequestError, QuotaError
+from server.jobs.attributes import require_attributes
 from server.jobs.definition import ClusterDefinition, parse_definition
 from server.jobs.model import ParentGroup
 from server.jobs.parents import Parents
@@ -76,6 +77,8 @@ class Admission:
             If Qdrant does not answer.
         """
         await plan_sources(self._qdrant, caller.qdrant_name, definition)
+        names = [caller.qdrant_name(collection_id) for collection_id in definition.collection_ids]
+        await require_attributes(self._qdrant, names, definition)
         return await self.parents.find(caller.namespace_id, definition)
 
     async def quota(self, caller: Caller) -> None:

@@ -18,6 +18,7 @@ from gpu.params import BUILT_METHODS, METHODS, parse_params
 from gpu.steps import parse_steps
 from server.errors import InvalidRequestError, Violation
 from server.export.filters import parse_filter
+from server.export.paths import path_fault, split_path
 from server.requests import shorten
 
 COLLECTION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -28,6 +29,8 @@ MAX_DESCRIPTION_BYTES = 4 * 1024
 MAX_METADATA_BYTES = 64 * 1024
 MAX_FREE_FORM_BYTES = 256 * 1024
 """Of filters and of parameters: every run's record keeps a copy."""
+RESERVED_FIELDS = ("cluster_run_id", "id", "_id", "document_id", "source_bucket_id")
+"""Payload fields that enrichment may not write: what names a document, its source and its run."""
 COORDINATES = ("x", "y", "z")
 """Sources of field mappings that only a run by vectors has: places on its map."""
 
@@ -41,6 +44,7 @@ def faults_of(body: Mapping[str, Any]) -> Iterator[Violation]:
             _faults_of_type,
             _faults_of_method,
             _faults_of_steps,
+            _faults_of_attributes,
             _faults_of_features,
             _faults_of_filters,
             _faults_of_enrichment,
@@ -159,6 +163,18 @@ def _faults_of_steps(body: Mapping[str, Any]) -> Iterator[Violation]:
             )
 
 
+def _faults_of_attributes(body: Mapping[str, Any]) -> Iterator[Violation]:
+    attributes = _part(body, "attribute_config").get("attributes")
+    if not isinstance(attributes, list):
+        return
+    for position, attribute in enumerate(attributes):
+        path = f"attribute_config.attributes[{position}]"
+        if attribute and (fault := path_fault(attribute)):
+            yield Violation(path, fault)
+        if attribute in attributes[:position]:
+            yield Violation(path, f"{shorten(attribute)} is listed twice")
+
+
 def _faults_of_features(body: Mapping[str, Any]) -> Iterator[Violation]:
     vector = _part(body, "vector_config")
     features = vector.get("feature_uris") or []
@@ -219,10 +235,24 @@ def _faults_of_enrichment(body: Mapping[str, Any]) -> Iterator[Violation]:
         if isinstance(target, str):
             if target in seen:
                 yield Violation(f"{path}.target_field", f"{shorten(target)} is mapped twice")
-            if target == "cluster_run_id" or not TARGET_FIELD.fullmatch(target):
+            if target in RESERVED_FIELDS or not TARGET_FIELD.fullmatch(target):
                 yield Violation(
                     f"{path}.target_field",
                     f"{shorten(target)} cannot be written; a top-level field of letters, digits, "
-                    "'_' and '-' other than cluster_run_id is allowed",
+                    f"'_' and '-' other than {', '.join(RESERVED_FIELDS)} is allowed",
+                )
+            elif target in _roots_of_attributes(body):
+                yield Violation(
+                    f"{path}.target_field",
+                    f"{shorten(target)} is what the documents are grouped by; the next run would "
+                    "group by what this one wrote",
                 )
             seen.add(target)
+
+
+def _roots_of_attributes(body: Mapping[str, Any]) -> set[str]:
+    """Give the top-level payload fields that an attribute job reads."""
+    attributes = _part(body, "attribute_config").get("attributes")
+    if body.get("cluster_type") != "attribute" or not isinstance(attributes, list):
+        return set()
+    return {split_path(name)[0] for name in attributes if isinstance(name, str)}

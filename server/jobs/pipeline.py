@@ -32,6 +32,7 @@ from server.jobs.stages.grouping import find_groups
 from server.jobs.stages.labeling import label_groups
 from server.jobs.stages.loading import export_documents, load_documents
 from server.jobs.stages.mapping import map_documents
+from server.jobs.stages.sizing import require_room
 from server.jobs.stages.work import Work
 from server.jobs.stages.writing import write_results
 from server.labeling.request import LLMLabeling
@@ -54,6 +55,7 @@ def prepare(spec: RunSpec, report: Report) -> Prepared:
     with _connected(spec) as client:
         plan = plan_sources_now(client, spec.qdrant_names, spec.definition)
         work = Work(spec, StageClock(report), folder, client, plan)
+        require_room(work)
         with folder.export_dir() as directory:
             return _through_the_stages(work, directory)
 

@@ -22,6 +22,16 @@ def vector(**changes: Any) -> dict[str, Any]:
     return body(vector_config={"clustering_method": "kmeans", **changes})
 
 
+def attributes(names: list[str], to: str = "shelf") -> dict[str, Any]:
+    mapping = {"source_field": "cluster_id", "target_field": to}
+    return {
+        "collection_ids": ["docs"],
+        "cluster_type": "attribute",
+        "attribute_config": {"attributes": names},
+        "source_enrichment_config": {"field_mappings": [mapping]},
+    }
+
+
 def faults(raw: dict[str, Any]) -> dict[str, str]:
     with pytest.raises(InvalidRequestError) as raised:
         parse_definition(raw)
@@ -109,6 +119,22 @@ def test_all_faults_come_at_once() -> None:
             vector(max_hierarchy_depth=9),
             "vector_config.max_hierarchy_depth",
             "less than or equal to 8",
+        ),
+        (
+            attributes(["a..b"]),
+            "attribute_config.attributes[0]",
+            "an empty part between its dots",
+        ),
+        (attributes(["a", "a"]), "attribute_config.attributes[1]", "listed twice"),
+        (
+            attributes(["section.name"], to="section"),
+            "source_enrichment_config.field_mappings[0].target_field",
+            "the next run would group by what this one wrote",
+        ),
+        (
+            attributes(["section"], to="document_id"),
+            "source_enrichment_config.field_mappings[0].target_field",
+            "other than cluster_run_id, id, _id, document_id, source_bucket_id is allowed",
         ),
         (body(llm_labeling={"provider": "nobody"}), "llm_labeling.provider", "is not a provider"),
         (body(parent_cluster_id="clust_1"), "parent_group_id", "required when the other"),

@@ -10,6 +10,7 @@ from app_runs import run
 from qdrant_client import AsyncQdrantClient, models
 
 from server.app import App
+from server.errors import InvalidRequestError
 from server.tenancy import Caller
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -94,11 +95,22 @@ async def test_the_first_attribute_makes_parents(
     assert sum(1 for point in documents if point.payload and point.payload["is_centroid"]) == 6
 
 
-async def test_an_attribute_that_no_document_has_fails_with_its_name(
+async def test_attributes_that_no_document_has_are_refused_by_name(
     app: App, caller: Caller, shop: str
 ) -> None:
-    cluster = await run(app, caller, by("brand", "colour"))
+    with pytest.raises(InvalidRequestError) as raised:
+        await app.clusters.create(caller, by("brand", "colour", "shop.aisel"))
+    told = {fault.field: fault.description for fault in raised.value.violations}
+    assert set(told) == {"attribute_config.attributes[1]", "attribute_config.attributes[2]"}
+    assert "'shop.aisel'" in told["attribute_config.attributes[2]"].replace('"', "'")
+
+
+async def test_an_attribute_that_no_document_of_the_filter_has_fails_with_its_name(
+    app: App, caller: Caller, shop: str
+) -> None:
+    without = {"AND": [{"field": "shop.aisle", "operator": "exists", "value": False}]}
+    cluster = await run(app, caller, by("shop.aisle", "brand") | {"filters": without})
     error = cluster.runs[-1].error
     assert cluster.status == "FAILED"
     assert error is not None
-    assert "colour" in error.message
+    assert "shop.aisle" in error.message

@@ -231,6 +231,26 @@ async def test_what_the_collections_tell_is_checked_at_once(
     assert "wider: 24 dimensions, Cosine" in told["collection_ids"]
 
 
+@pytest.mark.parametrize(
+    "filters", [None, {"AND": [{"field": "rank", "operator": "lt", "value": 100}]}]
+)
+async def test_more_documents_than_memory_allows_are_refused_before_the_export(
+    app: App, caller: Caller, qdrant: AsyncQdrantClient, filters: dict[str, Any] | None
+) -> None:
+    config = {
+        "clustering_method": "spectral",
+        "algorithm_params": {"affinity": "nearest_neighbors", "n_neighbors": 1_000_000_000},
+    }
+    created = await app.clusters.create(caller, definition(vector_config=config, filters=filters))
+    cluster, events = await finished(app, caller, created.cluster_id)
+
+    error = cluster.runs[-1].error
+    assert error is not None
+    assert error.reason == "HOST_MEMORY"
+    assert "would fit" in error.message
+    assert {event.stage for event in events} == {None}
+
+
 async def test_a_distance_that_the_method_lacks_is_refused(
     app: App, caller: Caller, qdrant: AsyncQdrantClient
 ) -> None:
