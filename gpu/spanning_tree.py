@@ -32,6 +32,8 @@ _CORE_ROWS = 64
 _MIRRORED_ROWS = 16
 _REPORTS = 20
 
+_INFINITY = np.float32(np.inf).view(np.int32)
+
 _RUN = 256
 """Points whose least distance to the tree is kept, so that the nearest is found without a walk."""
 
@@ -133,72 +135,75 @@ def _prim(
     n_points = len(matrix)
     growing = _Growing(
         order=np.zeros(n_points, dtype=np.int64),
-        weight=np.empty(n_points - 1, dtype=np.float32),
-        nearest=np.full(n_points, np.inf, dtype=np.float32),
-        outside=core.copy(),
-        least=np.empty(-(-n_points // _RUN), dtype=np.float32),
+        weight=np.empty(n_points - 1, dtype=np.int32),
+        nearest=np.full(n_points, _INFINITY),
+        outside=core.view(np.int32).copy(),
+        least=np.empty(-(-n_points // _RUN), dtype=np.int32),
     )
-    growing.outside[0] = np.inf
+    growing.outside[0] = _INFINITY
     share = max(1, n_points // _REPORTS)
     for start in range(1, n_points, share):
-        _grow(matrix, core, growing, start, min(start + share, n_points))
-        progress(min(start + share, n_points) / n_points)
-    return growing.order, growing.weight
+        stop = min(start + share, n_points)
+        _grow(matrix.view(np.int32), core.view(np.int32), growing, start, stop)
+        progress(stop / n_points)
+    return growing.order, growing.weight.view(np.float32)
 
 
 class _Growing(NamedTuple):
     """A tree that Prim's algorithm is building.
 
+    Squared distances are held by their bits: those of non-negative float32 are in the order of
+    their values, and only of integers do vector instructions take the least.
+
     Attributes
     ----------
     order : array of shape (n_points,), int64
         Points in the order they join.
-    weight : array of shape (n_points - 1,), float32
+    weight : array of shape (n_points - 1,), int32
         Squared weight at which each but the first joins.
-    nearest : array of shape (n_points,), float32
+    nearest : array of shape (n_points,), int32
         Lightest edge from the tree to each point; infinite for points in the tree.
-    outside : array of shape (n_points,), float32
+    outside : array of shape (n_points,), int32
         Core distances, infinite for points in the tree: one maximum both applies core distances
         and leaves those points out.
-    least : array of shape (n_runs,), float32
+    least : array of shape (n_runs,), int32
         The least of `nearest` in each run of points.
     """
 
     order: NDArray[np.int64]
-    weight: NDArray[np.float32]
-    nearest: NDArray[np.float32]
-    outside: NDArray[np.float32]
-    least: NDArray[np.float32]
+    weight: NDArray[np.int32]
+    nearest: NDArray[np.int32]
+    outside: NDArray[np.int32]
+    least: NDArray[np.int32]
 
 
 @compiled
 def _grow(
-    matrix: NDArray[np.float32],
-    core: NDArray[np.float32],
-    tree: _Growing,
-    start: int,
-    stop: int,
+    matrix: NDArray[np.int32], core: NDArray[np.int32], tree: _Growing, start: int, stop: int
 ) -> None:
     """Let the points number `start` to `stop` join, each time the nearest, the first of several."""
-    nearest, outside, least = tree.nearest, tree.outside, tree.least
-    n_points = len(core)
     for step in range(start, stop):
         point = tree.order[step - 1]
-        row, own = matrix[point], core[point]
-        for run in range(len(least)):
-            lowest = np.float32(np.inf)
-            for other in range(run * _RUN, min((run + 1) * _RUN, n_points)):
-                reach = min(nearest[other], max(max(row[other], outside[other]), own))
+        for run in range(len(tree.least)):
+            others = slice(run * _RUN, (run + 1) * _RUN)
+            row, outside, nearest = (
+                matrix[point, others],
+                tree.outside[others],
+                tree.nearest[others],
+            )
+            least = _INFINITY
+            for other in range(len(row)):
+                reach = min(nearest[other], max(max(row[other], outside[other]), core[point]))
                 nearest[other] = reach
-                lowest = min(lowest, reach)
-            least[run] = lowest
-        run = int(least.argmin())
+                least = min(least, reach)
+            tree.least[run] = least
+        run = int(tree.least.argmin())
         joining = run * _RUN
-        while nearest[joining] != least[run]:
+        while tree.nearest[joining] != tree.least[run]:
             joining += 1
         tree.order[step] = joining
-        tree.weight[step - 1] = least[run]
-        outside[joining] = nearest[joining] = np.inf
+        tree.weight[step - 1] = tree.least[run]
+        tree.outside[joining] = tree.nearest[joining] = _INFINITY
 
 
 @compiled
