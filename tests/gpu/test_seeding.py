@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from gpu.parallel import worker_threads
-from gpu.seeding import ROUNDS, SAMPLE_POINTS, distinct_rows, plus_plus, seeding_rows
+from gpu.seeding import (
+    ROUNDS,
+    SAMPLE_POINTS,
+    SKETCH_DIMS,
+    distinct_rows,
+    plus_plus,
+    seeding_rows,
+)
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +82,24 @@ def test_a_sample_without_enough_distinct_rows_is_replaced_by_all_distinct_ones(
 
     assert rows.tolist() == [0, 10, 20_000]
     assert n_distinct == 3
+
+
+def test_a_sketch_leads_to_seeds_as_good_as_the_whole_space(each, monkeypatch):
+    rng = np.random.default_rng(11)
+    centres = rng.normal(size=(40, 2 * SKETCH_DIMS)).astype(np.float32)
+    points = np.repeat(centres, 25, axis=0)
+    points += 0.5 * rng.normal(size=points.shape).astype(np.float32)
+
+    def potential():
+        """Sum of squared distances to the nearest seed, over several seeds of the generator."""
+        total = 0.0
+        for seed in range(5):
+            seeds = points[plus_plus(points, 40, np.random.default_rng(seed), each)]
+            squares = np.square(points[:, None].astype(np.float64) - seeds).sum(axis=2)
+            total += squares.min(axis=1).sum()
+        return total
+
+    sketched = potential()
+    monkeypatch.setattr("gpu.seeding.SKETCH_DIMS", points.shape[1])
+
+    assert sketched < 1.05 * potential()
