@@ -29,8 +29,8 @@ demo: $(READY) ## Cluster the standard library's documentation and show the grou
 serve: $(READY) ## Serve on 127.0.0.1:50051 without keys
 	$(BIN)/shoal serve --dev
 
-gateway: $(READY) ## The REST gateway (not built yet)
-	@echo "the gateway is not built yet; call the server by gRPC" >&2; exit 2
+gateway: $(READY) ## REST on 127.0.0.1:8080 for the server of `make serve`
+	$(BIN)/shoal gateway
 
 test: $(READY) ## Run the tests (no GPU, no network, no other server needed)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q
@@ -54,8 +54,9 @@ format: $(READY) ## Rewrite the code as `make lint` wants it
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-proto: $(READY) ## Regenerate stubs and descriptor set from proto/
+proto: $(READY) ## Regenerate stubs, descriptor set, OpenAPI and the containers' gateway
 	$(BIN)/python proto/generate.py
+	$(BIN)/python -m server.gateway > docker/envoy.yaml
 
 lock: $(READY) ## Resolve pyproject.toml anew into the lock files
 	$(BIN)/uv pip compile --quiet --no-emit-index-url --no-header --generate-hashes --universal \

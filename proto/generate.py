@@ -1,10 +1,10 @@
 """Make and check what is derived from the contract in ``proto/clusters/v1``.
 
-``python proto/generate.py`` writes the Python stubs beside the protos and the descriptor set
-(imports and comments included) that the REST gateway and the documentation read.
-``--check`` writes nothing and fails when one of those files is stale. ``--lint`` runs buf: lint,
-format, and breaking changes against ``baseline.binpb``. ``--update-baseline`` accepts the
-protos as they are as the new baseline.
+``python proto/generate.py`` writes the Python stubs beside the protos, the descriptor set
+(imports and comments included) that the REST gateway reads, and the OpenAPI document.
+``--check`` writes nothing and fails when one of those files is stale. ``--lint`` runs buf (lint,
+format, and breaking changes against ``baseline.binpb``) and validates the OpenAPI document.
+``--update-baseline`` accepts the protos as they are as the new baseline.
 
 Nothing is fetched: protoc comes with grpcio-tools, the Google protos with
 googleapis-common-protos, and buf reads the image that protoc built.
@@ -23,10 +23,14 @@ from pathlib import Path
 import grpc_tools
 from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
+from openapi import openapi_of
 
 ROOT = Path(__file__).resolve().parent
 PACKAGE = Path("clusters/v1")
+GATEWAY_PACKAGE = Path("clusters/gateway/v1")
+"""What Envoy asks the server. Not part of the contract, so neither described nor judged."""
 DESCRIPTOR_SET = PACKAGE / "descriptor_set.binpb"
+OPENAPI = PACKAGE / "openapi.json"
 BASELINE = ROOT / "baseline.binpb"
 STUB_PATTERNS = ("*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py", "*_pb2_grpc.pyi")
 
@@ -54,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
             else:
                 build_descriptor_set(built)
             if wanted.lint:
-                lint(built / DESCRIPTOR_SET)
+                lint(built / DESCRIPTOR_SET, built / OPENAPI)
             if wanted.update_baseline:
                 BASELINE.write_bytes(without_comments((built / DESCRIPTOR_SET).read_bytes()))
     except ToolError as error:
@@ -67,6 +71,7 @@ def build(target: Path) -> None:
     """Write the stubs and the descriptor set under `target`."""
     build_descriptor_set(target)
     run_protoc(
+        [PACKAGE, GATEWAY_PACKAGE],
         f"--plugin=protoc-gen-mypy={tool('protoc-gen-mypy')}",
         f"--plugin=protoc-gen-mypy_grpc={tool('protoc-gen-mypy_grpc')}",
         f"--python_out={target}",
@@ -78,21 +83,25 @@ def build(target: Path) -> None:
 
 
 def build_descriptor_set(target: Path) -> None:
-    """Write the descriptor set under `target`."""
+    """Write the descriptor set, and the OpenAPI document made of it, under `target`."""
     (target / PACKAGE).mkdir(parents=True, exist_ok=True)
     run_protoc(
+        [PACKAGE],
         "--include_imports",
         "--include_source_info",
         f"--descriptor_set_out={target / DESCRIPTOR_SET}",
     )
+    document = openapi_of((target / DESCRIPTOR_SET).read_bytes())
+    (target / OPENAPI).write_text(document, encoding="utf-8")
 
 
-def run_protoc(*options: str) -> None:
-    """Run protoc over all protos of the package."""
+def run_protoc(packages: list[Path], *options: str) -> None:
+    """Run protoc over all protos of some packages."""
     # protobuf's own protos lie in grpcio-tools, the others beside their generated modules.
     well_known = Path(grpc_tools.__file__).parent / "_proto"
     google_apis = Path(annotations_pb2.__file__).parents[2]
-    protos = sorted(path.relative_to(ROOT) for path in (ROOT / PACKAGE).glob("*.proto"))
+    folders = [ROOT / package for package in packages]
+    protos = sorted(path.relative_to(ROOT) for folder in folders for path in folder.glob("*.proto"))
     includes = [f"-I{folder}" for folder in (ROOT, well_known, google_apis)]
     run_tool([sys.executable, "-m", "grpc_tools.protoc", *includes, *options, *map(str, protos)])
 
@@ -122,11 +131,11 @@ def check(built: Path) -> None:
 def derived_files(root: Path) -> set[Path]:
     """List the generated files under `root`, relative to it."""
     found = {path.relative_to(root) for glob in STUB_PATTERNS for path in root.glob(f"**/{glob}")}
-    return found | ({DESCRIPTOR_SET} if (root / DESCRIPTOR_SET).exists() else set())
+    return found | {name for name in (DESCRIPTOR_SET, OPENAPI) if (root / name).exists()}
 
 
-def lint(image: Path) -> None:
-    """Run buf's three checks and report the faults of all of them at once."""
+def lint(image: Path, document: Path) -> None:
+    """Run buf's three checks and OpenAPI's, and report the faults of all of them at once."""
     if not BASELINE.exists():
         raise ToolError(f"{BASELINE.name} is missing; make it with --update-baseline")
     buf = tool("buf")
@@ -136,6 +145,7 @@ def lint(image: Path) -> None:
         "buf lint": [buf, "lint", str(image), *scope],
         "buf format": [buf, "format", "--diff", "--exit-code", str(ROOT)],
         "buf breaking": [buf, "breaking", str(image), "--against", str(BASELINE), *scope],
+        "openapi-spec-validator": [tool("openapi-spec-validator"), str(document)],
     }
     faults = []
     for name, command in checks.items():

@@ -97,8 +97,8 @@ class Served:
 
 
 @contextmanager
-def serving(data_dir: Path, *flags: str) -> Iterator[Served]:
-    """Run a server on a free port until the block ends."""
+def serving(data_dir: Path, *flags: str, **settings: str) -> Iterator[Served]:
+    """Run a server on a free port until the block ends; settings are SHOAL_ variables."""
     data_dir.mkdir(parents=True, exist_ok=True)
     command = [*COMMAND, "serve", "--json", "--listen", "127.0.0.1:0", "--device", "cpu"]
     with (data_dir / "server.log").open("w") as log:
@@ -107,7 +107,7 @@ def serving(data_dir: Path, *flags: str) -> Iterator[Served]:
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env=environment(),
+            env=environment(**settings),
         )
     assert process.stdout is not None
     try:

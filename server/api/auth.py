@@ -35,8 +35,9 @@ ROLE_OF: dict[str, Role] = {
 }
 """The role that each RPC needs. An RPC without a row is refused, and fails a test."""
 
-OPEN_SERVICES = ("/grpc.health.", "/grpc.reflection.")
-"""Services that need no key: probes and tools call them before they have one."""
+OPEN_SERVICES = ("/grpc.health.", "/grpc.reflection.", "/envoy.service.auth.")
+"""Services that need no key: probes and tools call them before they have one, and the gateway
+asks about a caller whose key is part of the question."""
 
 _caller: ContextVar[Caller] = ContextVar("caller")
 

@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from server.api.convert.values import DOMAIN
+from server.api.rest.routes import MethodNotAllowedError
 from server.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -58,6 +59,7 @@ STATUS_OF: dict[type[ShoalError], grpc.StatusCode] = {
     QuotaError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     UnavailableError: grpc.StatusCode.UNAVAILABLE,
     ConflictError: grpc.StatusCode.ABORTED,
+    MethodNotAllowedError: grpc.StatusCode.UNIMPLEMENTED,
     LeaseLostError: grpc.StatusCode.ABORTED,
     # Nothing the caller sent is wrong, and nothing the caller does will mend it.
     UnreadableRecordError: grpc.StatusCode.INTERNAL,
@@ -70,17 +72,20 @@ STATUS_OF: dict[type[ShoalError], grpc.StatusCode] = {
 
 @dataclass(frozen=True)
 class Answer:
-    """How a failed call ends.
-
-    Attributes
-    ----------
-    trailers : tuple of (str, bytes)
-        For ``context.abort``; holds the serialized `google.rpc.Status`.
-    """
+    """How a failed call ends."""
 
     code: grpc.StatusCode
-    message: str
-    trailers: tuple[tuple[str, bytes], ...]
+    status: status_pb2.Status
+
+    @property
+    def message(self) -> str:
+        """What happened, for people."""
+        return str(self.status.message)
+
+    @property
+    def trailers(self) -> tuple[tuple[str, bytes], ...]:
+        """What ``context.abort`` sends along: the serialized `google.rpc.Status`."""
+        return ((DETAILS_TRAILER, self.status.SerializeToString()),)
 
 
 def status_of(kind: type[ShoalError]) -> grpc.StatusCode:
@@ -120,6 +125,19 @@ def is_ours_to_mend(error: Exception) -> bool:
         return True
 
 
+def shown_message(error: Exception, instead: str) -> str:
+    """Say why a stream breaks off, or something else where that is nobody's business."""
+    if isinstance(error, ShoalError) and not is_ours_to_mend(error):
+        return error.message
+    return instead
+
+
+def shown_info(error: Exception) -> error_details_pb2.ErrorInfo:
+    """Say the same for programs."""
+    reason = error.reason if isinstance(error, ShoalError) else ShoalError.reason
+    return error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN)
+
+
 def internal_answer(error: Exception, error_id: str) -> Answer:
     """Give the answer to a fault of ours: its reason, and an id that the log has too."""
     reason = error.reason if isinstance(error, ShoalError) else ShoalError.reason
@@ -141,7 +159,7 @@ def _answer(code: grpc.StatusCode, message: str, details: Sequence[Message]) -> 
         packed = any_pb2.Any()
         packed.Pack(detail)
         status.details.append(packed)
-    return Answer(code, text, ((DETAILS_TRAILER, status.SerializeToString()),))
+    return Answer(code, status)
 
 
 def _details(error: ShoalError) -> Iterator[Message]:

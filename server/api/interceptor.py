@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 
 from server.api.auth import admit, is_open
 from server.api.errors import Answer, answer_to, internal_answer, is_ours_to_mend
+from server.api.rest.errors import is_from_gateway, rest_answer
 from server.errors import InvalidRequestError, ShoalError, Violation
 from server.jobs.ids import new_id
 from server.tenancy import Caller, Tenancy
@@ -80,8 +81,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     async def _call(self, method: str, context: Context) -> AsyncIterator[None]:
         line = _LogLine(method)
         context.set_trailing_metadata(line.trailers)
+        metadata = context.invocation_metadata() or ()
         try:
-            line.caller = await admit(self._tenancy, method, context.invocation_metadata() or ())
+            line.caller = await admit(self._tenancy, method, metadata)
             yield
         except (asyncio.CancelledError, GeneratorExit):
             line.write("CANCELLED")
@@ -89,7 +91,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         except Exception as error:
             answer = line.answer(error)
             line.write(answer.code.name)
-            await context.abort(answer.code, answer.message, (*line.trailers, *answer.trailers))
+            rest = rest_answer(answer).trailers if is_from_gateway(metadata) else ()
+            trailers = (*line.trailers, *answer.trailers, *rest)
+            await context.abort(answer.code, answer.message, trailers)
         else:
             line.write("OK")
 

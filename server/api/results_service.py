@@ -20,11 +20,12 @@ from server.api.auth import current_caller
 from server.api.convert.artifacts import exported_to_pb, faults_of_format, format_of
 from server.api.convert.enrichment import enriched_to_pb
 from server.api.convert.executions import execution_to_pb
-from server.api.convert.groups import group_to_pb, member_to_pb, names_of
+from server.api.convert.groups import broken_off, group_to_pb, member_to_pb, names_of
 from server.api.convert.maps import faults_of_map, map_to_pb, max_points_of, n_dims_of
 from server.api.convert.pages import pagination_to_pb, slice_of
 from server.api.convert.values import json_of, required
 from server.api.limits import MemberWindow, member_window_of, wants_total, window_of
+from server.api.rest.errors import is_from_gateway
 from server.errors import NotFoundError
 from server.jobs.clusters import Clusters
 from server.jobs.enriching import parse_enrichment
@@ -123,9 +124,16 @@ class ResultCalls(cluster_service_pb2_grpc.ClusterServiceServicer):
             limit=None if searching else window.limit,
             with_payload=request.include_payload,
         )
-        async with aclosing(members):
-            async for member in _searched(members, request.search, window):
-                yield member_to_pb(member)
+        is_under_way = False
+        try:
+            async with aclosing(members):
+                async for member in _searched(members, request.search, window):
+                    yield member_to_pb(member)
+                    is_under_way = True
+        except Exception as error:
+            if is_under_way and is_from_gateway(context.invocation_metadata() or ()):
+                yield broken_off(error)
+            raise
 
     async def DeleteCluster(
         self, request: cluster_requests_pb2.DeleteClusterRequest, context: Context

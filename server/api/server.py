@@ -101,6 +101,7 @@ async def build_grpc_server(
     tls: Tls | None = None,
     max_message_bytes: int = MAX_MESSAGE_BYTES,
     interceptors: Sequence[Any] = (),
+    more: Sequence[grpc.GenericRpcHandler[Any, Any]] = (),
 ) -> GrpcServer:
     """Build the server and take its port; call `start` on it.
 
@@ -110,6 +111,8 @@ async def build_grpc_server(
         ``host:port``; port 0 takes a free one.
     max_message_bytes : int
         Largest request; above it gRPC itself answers RESOURCE_EXHAUSTED.
+    more : sequence of grpc.GenericRpcHandler
+        Served beside the services, without being listed by reflection.
 
     Raises
     ------
@@ -129,6 +132,7 @@ async def build_grpc_server(
     task_service_pb2_grpc.add_TaskServiceServicer_to_server(services.tasks, server)
     probes: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]
     health_pb2_grpc.add_HealthServicer_to_server(probes, server)
+    server.add_generic_rpc_handlers(tuple(more))
     names = (*service_names(), health.SERVICE_NAME)
     reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
     port = _bind(server, listen, tls)

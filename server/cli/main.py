@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from server.cli import clusters, demo, groups, handover, importing, keys, namespaces, run, serve
+from server.cli import (
+    clusters,
+    demo,
+    gateway,
+    groups,
+    handover,
+    importing,
+    keys,
+    namespaces,
+    run,
+    serve,
+)
 from server.cli.console import say
 from server.cli.faults import EXIT_CODES_HELP, ReportingGroup, hide_tracebacks
 
@@ -47,6 +58,7 @@ _ACCESS = "Namespaces and keys"
 _RUNS = "Clusters and runs"
 
 app.command("serve", rich_help_panel=_SERVING)(serve.serve)
+app.command("gateway", rich_help_panel=_SERVING)(gateway.gateway)
 app.command("run", rich_help_panel=_RUNS)(run.run)
 app.command("watch", rich_help_panel=_RUNS)(run.watch)
 app.command("execute", rich_help_panel=_RUNS)(run.execute)

@@ -79,6 +79,7 @@ def serve(
 async def _serve(settings: Settings, *, json_output: bool) -> None:
     # Loads Dask, Qdrant and the stores: commands that only call a server do without.
     from server.api.interceptor import CallInterceptor
+    from server.api.rest.check import GatewayChecks
     from server.api.server import Services, build_grpc_server
     from server.api.service import ClusterService
     from server.api.task_service import TaskService
@@ -96,6 +97,7 @@ async def _serve(settings: Settings, *, json_output: bool) -> None:
             Services(ClusterService(app.clusters, app.results), TaskService(app.clusters)),
             listen=settings.listen,
             interceptors=[CallInterceptor(app.tenancy)],
+            more=[GatewayChecks(app.tenancy).handler()],
         )
         await served.server.start()
         try:

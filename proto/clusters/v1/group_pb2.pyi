@@ -12,6 +12,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
+from google.rpc import error_details_pb2 as _error_details_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -133,6 +134,8 @@ class Member(_message.Message):
     Y_FIELD_NUMBER: _builtins.int
     Z_FIELD_NUMBER: _builtins.int
     PAYLOAD_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    ERROR_INFO_FIELD_NUMBER: _builtins.int
     rank: _builtins.int
     """Place in the group, counted from 1, nearest to the centroid first."""
     cluster_id: _builtins.str
@@ -153,11 +156,19 @@ class Member(_message.Message):
     """See x."""
     z: _builtins.float
     """See x. Only on a map in three dimensions."""
+    error: _builtins.str
+    """Why the stream ends before the group does. Only over REST, where no status can follow a
+    stream, and then in one last entry that is no member.
+    """
     @_builtins.property
     def payload(self) -> _struct_pb2.Struct:
         """The document's payload as it is now. Absent unless include_payload asked for it, and
         where the document is gone.
         """
+
+    @_builtins.property
+    def error_info(self) -> _error_details_pb2.ErrorInfo:
+        """The same for programs: `reason` never changes its spelling."""
 
     def __init__(
         self,
@@ -173,15 +184,19 @@ class Member(_message.Message):
         y: _builtins.float | None = ...,
         z: _builtins.float | None = ...,
         payload: _struct_pb2.Struct | None = ...,
+        error: _builtins.str | None = ...,
+        error_info: _error_details_pb2.ErrorInfo | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_distance_to_centroid", b"_distance_to_centroid", "_x", b"_x", "_y", b"_y", "_z", b"_z", "confidence", b"confidence", "distance_to_centroid", b"distance_to_centroid", "payload", b"payload", "x", b"x", "y", b"y", "z", b"z"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_distance_to_centroid", b"_distance_to_centroid", "_error", b"_error", "_x", b"_x", "_y", b"_y", "_z", b"_z", "confidence", b"confidence", "distance_to_centroid", b"distance_to_centroid", "error", b"error", "error_info", b"error_info", "payload", b"payload", "x", b"x", "y", b"y", "z", b"z"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_distance_to_centroid", b"_distance_to_centroid", "_x", b"_x", "_y", b"_y", "_z", b"_z", "cluster_id", b"cluster_id", "cluster_label", b"cluster_label", "confidence", b"confidence", "distance_to_centroid", b"distance_to_centroid", "payload", b"payload", "rank", b"rank", "source_collection_id", b"source_collection_id", "source_document_id", b"source_document_id", "x", b"x", "y", b"y", "z", b"z"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_distance_to_centroid", b"_distance_to_centroid", "_error", b"_error", "_x", b"_x", "_y", b"_y", "_z", b"_z", "cluster_id", b"cluster_id", "cluster_label", b"cluster_label", "confidence", b"confidence", "distance_to_centroid", b"distance_to_centroid", "error", b"error", "error_info", b"error_info", "payload", b"payload", "rank", b"rank", "source_collection_id", b"source_collection_id", "source_document_id", b"source_document_id", "x", b"x", "y", b"y", "z", b"z"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__confidence: _TypeAlias = _typing.Literal["confidence"]  # noqa: Y015
     _WhichOneofArgType__confidence: _TypeAlias = _typing.Literal["_confidence", b"_confidence"]  # noqa: Y015
     _WhichOneofReturnType__distance_to_centroid: _TypeAlias = _typing.Literal["distance_to_centroid"]  # noqa: Y015
     _WhichOneofArgType__distance_to_centroid: _TypeAlias = _typing.Literal["_distance_to_centroid", b"_distance_to_centroid"]  # noqa: Y015
+    _WhichOneofReturnType__error: _TypeAlias = _typing.Literal["error"]  # noqa: Y015
+    _WhichOneofArgType__error: _TypeAlias = _typing.Literal["_error", b"_error"]  # noqa: Y015
     _WhichOneofReturnType__x: _TypeAlias = _typing.Literal["x"]  # noqa: Y015
     _WhichOneofArgType__x: _TypeAlias = _typing.Literal["_x", b"_x"]  # noqa: Y015
     _WhichOneofReturnType__y: _TypeAlias = _typing.Literal["y"]  # noqa: Y015
@@ -192,6 +207,8 @@ class Member(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__confidence) -> _WhichOneofReturnType__confidence | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__distance_to_centroid) -> _WhichOneofReturnType__distance_to_centroid | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__error) -> _WhichOneofReturnType__error | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__x) -> _WhichOneofReturnType__x | None: ...
     @_typing.overload

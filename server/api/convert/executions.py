@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from clusters.v1 import execution_pb2, group_pb2, watch_pb2
-from google.rpc import error_details_pb2
 
 from server.api.convert.clusters import cluster_to_pb, execution_seconds, warnings_of
-from server.api.convert.values import DOMAIN, error_info, struct_of, time_of
-from server.api.errors import is_ours_to_mend
-from server.errors import ShoalError
+from server.api.convert.values import error_info, struct_of, time_of
+from server.api.errors import shown_info, shown_message
 from server.jobs.events import Heartbeat
 from server.jobs.ledger import utc_now
 from server.jobs.model import ClusterRecord, EventRecord, RunRecord, RunResult
@@ -112,16 +110,12 @@ def interruption(last: watch_pb2.ExecutionEvent, error: Exception) -> watch_pb2.
     Over HTTP/1.1 no status can follow a stream, so this is all that such a watcher sees. It
     repeats the last sequence sent, from which a watcher can go on.
     """
-    message = "internal error; watch again after this sequence"
-    if isinstance(error, ShoalError) and not is_ours_to_mend(error):
-        message = error.message
-    reason = error.reason if isinstance(error, ShoalError) else ShoalError.reason
     return watch_pb2.ExecutionEvent(
         sequence=last.sequence,
         run_id=last.run_id,
         status=last.status,
         stage=last.stage if last.HasField("stage") else None,
         occurred_at=time_of(utc_now()),
-        error=message,
-        error_info=error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN),
+        error=shown_message(error, "internal error; watch again after this sequence"),
+        error_info=shown_info(error),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from clusters.v1 import group_pb2
 
 from server.api.convert.values import struct_of
+from server.api.errors import shown_info, shown_message
 from server.jobs.findings import Member
 from server.jobs.model import GroupNames
 from server.results.groups import AXES, Group
@@ -40,6 +41,13 @@ def member_to_pb(member: Member) -> group_pb2.Member:
         y=row["y"],
         z=row["z"],
         payload=None if member.payload is None else struct_of(member.payload),
+    )
+
+
+def broken_off(error: Exception) -> group_pb2.Member:
+    """Give the entry that says why a stream of members ends before the group does."""
+    return group_pb2.Member(
+        error=shown_message(error, "internal error; ask again"), error_info=shown_info(error)
     )
 
 

@@ -19,6 +19,7 @@ from qdrant_client.models import Distance, PointStruct, VectorParams
 from qdrant_fixtures import *  # noqa: F403
 
 from server.api.interceptor import CallInterceptor
+from server.api.rest.check import GatewayChecks
 from server.api.server import Services, build_grpc_server
 from server.api.service import ClusterService
 from server.api.task_service import TaskService
@@ -79,6 +80,7 @@ async def world(
         Services(ClusterService(clusters, results), TaskService(clusters)),
         listen="127.0.0.1:0",
         interceptors=[CallInterceptor(tenancy)],
+        more=[GatewayChecks(tenancy).handler()],
     )
     await served.server.start()
     built = World(

@@ -1,0 +1,87 @@
+"""What the gateway asks before it translates a REST request: shall it go on?
+
+Envoy calls this with the request as it was sent (its filter ``ext_authz``). So the key is
+checked first, and then every name in path, query and body, of which the call itself will see
+only those that the protos know. A refusal carries the answer that the REST caller gets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import grpc
+from clusters.gateway.v1 import external_check_pb2 as pb
+
+from server.api.auth import admit
+from server.api.errors import Answer, answer_to, internal_answer, is_ours_to_mend
+from server.api.rest.errors import rest_answer
+from server.api.rest.requests import check_request
+from server.api.rest.routes import Routes
+from server.errors import ShoalError
+from server.jobs.ids import new_id
+from server.tenancy import Tenancy
+
+SERVICE = "envoy.service.auth.v3.Authorization"
+"""The name under which Envoy calls; its messages are Envoy's in part (see the proto)."""
+
+SMALL_BODY_BYTES = 64 * 1024
+"""Above it a body is read in a thread: other calls go on meanwhile."""
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_log = logging.getLogger(__name__)
+
+
+class GatewayChecks:
+    """Answers Envoy, for calls admitted by `tenancy`."""
+
+    def __init__(self, tenancy: Tenancy) -> None:
+        self._tenancy = tenancy
+        self._routes = Routes()
+
+    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
+        """Give what a gRPC server is to serve."""
+        check = grpc.unary_unary_rpc_method_handler(
+            self.check,
+            request_deserializer=pb.CheckRequest.FromString,
+            response_serializer=pb.CheckResponse.SerializeToString,
+        )
+        return grpc.method_handlers_generic_handler(SERVICE, {"Check": check})
+
+    async def check(self, request: pb.CheckRequest, context: Context) -> pb.CheckResponse:
+        """Let a request go on, or say what its caller gets instead."""
+        try:
+            await self._check(request.attributes.request.http)
+        except Exception as error:
+            return _denied(_answer(error))
+        return pb.CheckResponse()
+
+    async def _check(self, http: pb.AttributeContext.HttpRequest) -> None:
+        path, _, query = http.path.partition("?")
+        route = self._routes.find(http.method, path)
+        await admit(self._tenancy, route.rpc, http.headers.items())
+        if len(http.raw_body) > SMALL_BODY_BYTES:
+            await asyncio.to_thread(check_request, route, path, query, http.raw_body)
+        else:
+            check_request(route, path, query, http.raw_body)
+
+
+def _answer(error: Exception) -> Answer:
+    if isinstance(error, ShoalError) and not is_ours_to_mend(error):
+        return answer_to(error)
+    error_id = new_id("err")
+    _log.error("a REST request's check failed with %s", error_id, exc_info=error)
+    return internal_answer(error, error_id)
+
+
+def _denied(answer: Answer) -> pb.CheckResponse:
+    rest = rest_answer(answer)
+    response = pb.CheckResponse()
+    response.status.code = answer.status.code
+    response.denied_response.status.code = rest.status
+    response.denied_response.body = rest.body
+    for name, value in rest.headers:
+        response.denied_response.headers.add(header=pb.HeaderValue(key=name, value=value))
+    return response

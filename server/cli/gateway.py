@@ -1,0 +1,61 @@
+"""`shoal gateway`: REST for a server that speaks gRPC, by Envoy."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import clusters.v1
+import typer
+
+from server.cli.console import print_json, say
+from server.cli.options import JsonOption
+from server.config import ClientSettings
+from server.gateway.config import Address, Gateway
+from server.gateway.envoy import become, find, free
+
+
+class LogLevel(StrEnum):
+    """Envoy's own words."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def gateway(
+    listen: Annotated[
+        str, typer.Option("--listen", metavar="HOST:PORT", help="Port 0 takes a free one.")
+    ] = "127.0.0.1:8080",
+    upstream: Annotated[
+        str | None,
+        typer.Option(
+            "--upstream",
+            metavar="HOST:PORT",
+            help="The server behind (SHOAL_SERVER; default: 127.0.0.1:50051).",
+        ),
+    ] = None,
+    log_level: Annotated[
+        LogLevel, typer.Option("--log-level", help="Least severity that Envoy logs.")
+    ] = LogLevel.WARNING,
+    json_output: JsonOption = False,
+) -> None:
+    """Serve REST until SIGTERM or Ctrl-C: Envoy before a running `shoal serve`.
+
+    /openapi.json describes the calls; /healthz says whether the server behind answers.
+    """
+    program = find()
+    given: dict[str, Any] = {"server": upstream} if upstream else {}
+    wanted = Gateway(
+        listen=free(Address.parse(listen, "--listen")),
+        upstream=Address.parse(ClientSettings(**given).server, "--upstream"),
+        contract=Path(clusters.v1.__file__).parent,
+    )
+    facts = {"address": str(wanted.listen), "upstream": str(wanted.upstream)}
+    if json_output:
+        print_json(facts, indent=None)
+    else:
+        say(f"REST on http://{wanted.listen} for the server at {wanted.upstream}")
+    become(program, wanted, log_level=log_level)

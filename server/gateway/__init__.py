@@ -1,0 +1,1 @@
+"""REST for shoal: Envoy in front of the gRPC server, and nothing else between them."""
