@@ -22,6 +22,7 @@ from server.labeling.settings import (
     Price,
     configured_providers,
 )
+from server.qdrant.names import SEPARATOR
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
 
@@ -55,7 +56,8 @@ class Settings(BaseSettings):
         None,
         description="Qdrant name of a collection, from {namespace_id} and {collection_id}; "
         "unset: {collection_id} for the first namespace, {namespace_id}__{collection_id} for "
-        "later ones",
+        "later ones; {namespace_id}/{collection_id}: one Qdrant collection for each namespace, "
+        "whose documents name their collection in the payload field collection_id",
     )
     artifacts_url: str | None = Field(
         None, description="fsspec URL or folder of the artifacts; unset: data_dir/artifacts"
@@ -174,7 +176,13 @@ def _check_template(template: str) -> None:
     if fields.count("collection_id") != 1:
         raise ValueError(f"collection_template: {template!r} lacks one {{collection_id}}")
     literal = "\0".join(text for text, _, _, _ in parts)
-    if "namespace_id" in fields and "__" not in literal:
+    before, slash, behind = template.partition(SEPARATOR)
+    if slash and not (before and behind == "{collection_id}"):
+        raise ValueError(
+            f"collection_template: {template!r} shares a Qdrant collection, and so ends in "
+            "'/{collection_id}', as in {namespace_id}/{collection_id}"
+        )
+    if "namespace_id" in fields and "__" not in literal and not slash:
         # Collection ids have no "__", so none can spell a name of another namespace.
         raise ValueError(
             f"collection_template: {template!r} has {{namespace_id}} and so needs '__', as in "

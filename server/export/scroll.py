@@ -14,6 +14,7 @@ from server.export.errors import ExportStoppedError
 from server.export.patience import DEFAULT_PATIENCE, Patience
 from server.export.wire import PageParser, Records, outline
 from server.qdrant.client import QdrantAddress, qdrant_errors
+from server.qdrant.shared import place_of
 
 _METHOD = "/qdrant.Points/Scroll"
 
@@ -25,7 +26,7 @@ class ScrollQuery:
     Attributes
     ----------
     qdrant_name : str
-        The collection (or alias).
+        The collection (or alias), or a name in a shared one.
     vector_names : tuple of str
         Wanted vectors; ``""`` is the unnamed one. Empty: no vectors travel.
     filter : qdrant_client.models.Filter or None
@@ -44,14 +45,16 @@ class ScrollQuery:
 
     def request(self, offset: bytes | None) -> pb.ScrollPoints:
         """The protobuf request for the page that starts at an offset."""
+        place = place_of(self.qdrant_name)
+        chosen = place.only(self.filter)
         request = pb.ScrollPoints(
-            collection_name=self.qdrant_name,
+            collection_name=place.collection,
             limit=self.page_size,
             with_payload=_payload_selector(self.payload_keys),
             with_vectors=_vectors_selector(self.vector_names),
         )
-        if self.filter is not None:
-            request.filter.CopyFrom(RestToGrpc.convert_filter(self.filter))
+        if chosen is not None:
+            request.filter.CopyFrom(RestToGrpc.convert_filter(chosen))
         if offset is not None:
             request.offset.CopyFrom(pb.PointId.FromString(offset))
         return request

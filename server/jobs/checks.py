@@ -19,6 +19,7 @@ from gpu.steps import parse_steps
 from server.errors import InvalidRequestError, Violation
 from server.export.filters import parse_filter
 from server.export.paths import path_fault, split_path
+from server.qdrant.names import COLLECTION_FIELD
 from server.requests import shorten
 
 COLLECTION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -29,7 +30,9 @@ MAX_DESCRIPTION_BYTES = 4 * 1024
 MAX_METADATA_BYTES = 64 * 1024
 MAX_FREE_FORM_BYTES = 256 * 1024
 """Of filters and of parameters: every run's record keeps a copy."""
-RESERVED_FIELDS = ("cluster_run_id", "id", "_id", "document_id", "source_bucket_id")
+RESERVED_FIELDS = (
+    "cluster_run_id", "id", "_id", "document_id", "source_bucket_id", COLLECTION_FIELD,
+)  # fmt: skip
 """Payload fields that enrichment may not write: what names a document, its source and its run."""
 COORDINATES = ("x", "y", "z")
 """Sources of field mappings that only a run by vectors has: places on its map."""

@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 
 import grpc
 import grpc.aio
-from qdrant_client import AsyncQdrantClient, QdrantClient
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from server.errors import InvalidRequestError, ShoalError, Violation
@@ -23,6 +22,7 @@ from server.qdrant.errors import (
     QdrantRefusedError,
     QdrantUnavailableError,
 )
+from server.qdrant.shared import AsyncSharingClient, SharingClient
 
 DEFAULT_GRPC_PORT = 6334
 DEFAULT_REST_PORT = 6333
@@ -133,14 +133,14 @@ def _client_arguments(address: QdrantAddress) -> dict[str, Any]:
     }
 
 
-def connect(address: QdrantAddress) -> QdrantClient:
+def connect(address: QdrantAddress) -> SharingClient:
     """Open a blocking client; the connection is made with the first call."""
-    return QdrantClient(**_client_arguments(address))
+    return SharingClient(**_client_arguments(address))
 
 
-def connect_async(address: QdrantAddress) -> AsyncQdrantClient:
+def connect_async(address: QdrantAddress) -> AsyncSharingClient:
     """Open an asyncio client; the connection is made with the first call."""
-    return AsyncQdrantClient(**_client_arguments(address))
+    return AsyncSharingClient(**_client_arguments(address))
 
 
 def channel(address: QdrantAddress) -> grpc.Channel:

@@ -12,11 +12,13 @@ from qdrant_client import QdrantClient, models
 from qdrant_client import grpc as pb
 
 from server.qdrant.client import qdrant_errors
-from server.qdrant.errors import VectorNotFoundError, VectorSizeMismatchError
+from server.qdrant.errors import ImportFileError, VectorNotFoundError, VectorSizeMismatchError
+from server.qdrant.names import COLLECTION_FIELD
 from server.qdrant.parquet_columns import ColumnPlan, plan_columns
 from server.qdrant.parquet_points import FloatRows, PointBatch, read_points
 from server.qdrant.payloads import to_payload
 from server.qdrant.schema import UNNAMED_VECTOR, CollectionSchema, describe
+from server.qdrant.shared import place_of
 
 DEFAULT_BATCH_BYTES = 4 * 2**20
 MAX_ROWS_PER_BATCH = 2_000
@@ -159,17 +161,22 @@ def _prepare_collection(
     client: QdrantClient, name: str, plan: ColumnPlan, distance: str | None
 ) -> dict[str, str]:
     """Make or check the collection; returns the vector name of each vector column."""
+    place = place_of(name)
     with qdrant_errors(name):
-        if client.collection_exists(name):
-            return _matching_vectors(describe(client, name), plan, distance)
+        if client.collection_exists(place.collection):
+            return _matching_vectors(describe(client, place.collection), plan, distance)
         chosen = models.Distance(distance or "Cosine")
         client.create_collection(
-            name,
+            place.collection,
             vectors_config={
                 column: models.VectorParams(size=size, distance=chosen)
                 for column, size in plan.vector_sizes.items()
             },
         )
+        if place.shared_as is not None:
+            client.create_payload_index(
+                place.collection, COLLECTION_FIELD, models.PayloadSchemaType.KEYWORD, wait=True
+            )
     return {column: column for column in plan.vector_sizes}
 
 
@@ -206,6 +213,10 @@ class _Writer:
     def __init__(self, client: QdrantClient, collection: str, names: dict[str, str]) -> None:
         self._client = client
         self._collection = collection
+        self._place = place_of(collection)
+        self._own = (
+            {} if self._place.shared_as is None else {COLLECTION_FIELD: self._place.shared_as}
+        )
         self._names = names
         self.points = 0
         self.skipped = 0
@@ -219,12 +230,12 @@ class _Writer:
         self.skipped_rows += [SkippedRow(row, reason) for row, reason in batch.bad_rows[:room]]
         vectors = self._vectors(batch)
         return pb.UpsertPoints(
-            collection_name=self._collection,
+            collection_name=self._place.collection,
             wait=True,
             points=[
                 pb.PointStruct(
                     id=pb.PointId(num=i) if isinstance(i, int) else pb.PointId(uuid=i),
-                    payload=to_payload(payload),
+                    payload=to_payload({**payload, **self._own}),
                     vectors=vector,
                 )
                 for i, payload, vector in zip(batch.ids, batch.payloads, vectors, strict=True)
@@ -247,7 +258,27 @@ class _Writer:
         if not request.points:
             return
         with qdrant_errors(self._collection):
+            self._check_owners(request)
             self._client.grpc_points.Upsert(request, timeout=_WRITE_TIMEOUT_S)
+
+    def _check_owners(self, request: pb.UpsertPoints) -> None:
+        """Refuse ids under which the shared collection has documents of another one."""
+        if self._place.shared_as is None:
+            return
+        ids = [p.id.num if p.id.HasField("num") else p.id.uuid for p in request.points]
+        others, _ = self._client.scroll(
+            self._place.collection,
+            models.Filter(must=[models.HasIdCondition(has_id=ids)], must_not=[self._place.only()]),
+            limit=1,
+            with_payload=[COLLECTION_FIELD],
+        )
+        if others:
+            owner = (others[0].payload or {}).get(COLLECTION_FIELD, "another collection")
+            raise ImportFileError(
+                "id",
+                f"{others[0].id} is a document of {owner}, and collections of a namespace share "
+                "one Qdrant collection here; give each document an id of its own",
+            )
 
 
 def _dense_vectors(rows: FloatRows) -> list[pb.Vector]:

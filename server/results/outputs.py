@@ -20,6 +20,7 @@ from qdrant_client import QdrantClient, models
 
 from server.jobs.ids import short_id
 from server.jobs.model import OutputCollection
+from server.qdrant.names import SEPARATOR
 from server.results.documents import VECTOR_NAME, centroid_points, member_points, member_sizes
 from server.results.failures import OutputLostError, OutputNameTakenError
 from server.results.groups import Group
@@ -65,7 +66,9 @@ def plan_output(
     Parameters
     ----------
     qdrant_name_template : str
-        How collection ids become Qdrant names: ``{collection_id}``, ``{namespace_id}``.
+        How collection ids become Qdrant names: ``{collection_id}``, ``{namespace_id}``. Under
+        one with a slash, which puts collections into a shared one, outputs are still Qdrant
+        collections of their own: they are switched by alias, and their vectors are others.
     feature : str or None
         Appended where each feature has its own output.
     lease_number : int
@@ -81,7 +84,8 @@ def plan_output(
     # A default name ends with the short id already.
     parts = [name_part] if name_part.endswith(f"-{id_part}") else [name_part, id_part]
     collection_id = "-".join(parts if feature is None else [*parts, slug(feature)])
-    name = qdrant_name_template.format(namespace_id=namespace_id, collection_id=collection_id)
+    own_template = qdrant_name_template.replace(SEPARATOR, "__")
+    name = own_template.format(namespace_id=namespace_id, collection_id=collection_id)
     generation = generation_of(name, run_id, lease_number)
     return OutputCollection(
         collection_id=collection_id, name=name, generation=generation, feature=feature

@@ -154,6 +154,9 @@ async def test_a_second_namespace_needs_a_template_of_its_own(store: SqliteStore
         ("{collection_id", "cannot be read"),
         ("{namespace_id}-{collection_id}", "needs '__'"),
         ("{namespace_id}_{collection_id}_", "needs '__'"),
+        ("/{collection_id}", "ends in"),
+        ("{namespace_id}/a/{collection_id}", "ends in"),
+        ("{namespace_id}/{collection_id}_x", "ends in"),
     ],
 )
 def test_a_template_that_makes_no_safe_names_is_refused_at_the_start(
@@ -163,7 +166,10 @@ def test_a_template_that_makes_no_safe_names_is_refused_at_the_start(
         load_settings(collection_template=template)
 
 
-@pytest.mark.parametrize("template", ["{collection_id}", "a_{namespace_id}__{collection_id}"])
+@pytest.mark.parametrize(
+    "template",
+    ["{collection_id}", "a_{namespace_id}__{collection_id}", "{namespace_id}/{collection_id}"],
+)
 def test_a_safe_template_is_taken(template: str) -> None:
     assert load_settings(collection_template=template).collection_template == template
 

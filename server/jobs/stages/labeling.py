@@ -17,6 +17,7 @@ from server.labeling.cache import LabelCache
 from server.labeling.naming import GroupName
 from server.labeling.request import LLMLabeling
 from server.labeling.stage import name_groups
+from server.qdrant.names import COLLECTION_FIELD
 from server.results.enrich import RUN_FIELD
 from server.results.groups import Group
 
@@ -43,7 +44,8 @@ def label_groups(work: Work, documents: Documents, found: Found) -> Labeled:
         for partition in found.partitions
         for rows in partition.members()
     ]
-    ours = {mapping.target_field for mapping in definition.enrichment} | {RUN_FIELD}
+    ours = {mapping.target_field for mapping in definition.enrichment}
+    ours |= {RUN_FIELD, COLLECTION_FIELD}
     with work.clock.stage("label") as stage:
         report = name_groups(
             documents.files,

@@ -8,6 +8,7 @@ from gpu.backend import Backend, choose_backend
 from gpu.clustering import require_memory
 from gpu.errors import DeviceMemoryError
 from gpu.params import parse_params
+from server.errors import ShoalError
 from server.export.filters import parse_filter
 from server.export.pushdown import push_down
 from server.export.sources import stored_spellings
@@ -70,8 +71,11 @@ def _usable(work: Work, source: SourceCollection) -> int | None:
         if split.residual is not None:
             return None
         must += [split.qdrant] if split.qdrant is not None else []
-    with qdrant_errors(source.qdrant_name):
-        counted = work.client.count(
-            source.qdrant_name, count_filter=models.Filter(must=must), exact=True
-        )
+    try:
+        with qdrant_errors(source.qdrant_name):
+            counted = work.client.count(
+                source.qdrant_name, count_filter=models.Filter(must=must), exact=True
+            )
+    except ShoalError:
+        return None  # The export that follows waits for Qdrant, and the fit looks again.
     return int(counted.count)

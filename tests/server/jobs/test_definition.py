@@ -134,7 +134,7 @@ def test_all_faults_come_at_once() -> None:
         (
             attributes(["section"], to="document_id"),
             "source_enrichment_config.field_mappings[0].target_field",
-            "other than cluster_run_id, id, _id, document_id, source_bucket_id is allowed",
+            "document_id, source_bucket_id, collection_id is allowed",
         ),
         (body(llm_labeling={"provider": "nobody"}), "llm_labeling.provider", "is not a provider"),
         (body(parent_cluster_id="clust_1"), "parent_group_id", "required when the other"),

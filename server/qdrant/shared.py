@@ -1,0 +1,209 @@
+"""Several collections of a namespace inside one Qdrant collection, told apart by a payload field.
+
+A collection template with a slash, such as ``{namespace_id}/{collection_id}``, makes names that
+Qdrant itself does not know: what stands before the slash is the Qdrant collection, what stands
+behind it is the value of `COLLECTION_FIELD` in the payload of the documents that belong there.
+The clients here take such names like any other, and add that condition to every read and write.
+A call that they do not translate meets a name that Qdrant has no collection of, so that nothing
+can reach the documents of another collection, or of another tenant, by forgetting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qdrant_client import AsyncQdrantClient, QdrantClient, models
+
+from server.qdrant.errors import CollectionNotFoundError
+from server.qdrant.names import COLLECTION_FIELD, SEPARATOR
+
+Chosen = models.Filter | Sequence[Any] | None
+"""Documents, by a filter or by their ids; None for all."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where documents lie: a Qdrant collection, or those in it that name one of ours.
+
+    Attributes
+    ----------
+    collection : str
+        As Qdrant knows it.
+    shared_as : str or None
+        What `COLLECTION_FIELD` says in its documents; None: all of the Qdrant collection.
+    """
+
+    collection: str
+    shared_as: str | None
+
+    def only(self, chosen: Chosen = None) -> Any:
+        """Give what was chosen, less what is not here; as it is where nothing is shared."""
+        if self.shared_as is None:
+            return chosen
+        must: list[models.Condition] = [
+            models.FieldCondition(
+                key=COLLECTION_FIELD, match=models.MatchValue(value=self.shared_as)
+            )
+        ]
+        if isinstance(chosen, models.Filter):
+            must.append(chosen)
+        elif chosen is not None:
+            must.append(models.HasIdCondition(has_id=list(chosen)))
+        return models.Filter(must=must)
+
+
+def place_of(name: str) -> Place:
+    """Read a name that a collection template made."""
+    collection, slash, shared_as = name.partition(SEPARATOR)
+    return Place(collection, shared_as if slash else None)
+
+
+class SharingClient(QdrantClient):
+    """A client that knows names with a slash, in the calls that the service makes on documents."""
+
+    def get_collection(
+        self, collection_name: str, *args: Any, **kwargs: Any
+    ) -> models.CollectionInfo:
+        """Describe the Qdrant collection, with the number of documents that are ours.
+
+        Raises
+        ------
+        CollectionNotFoundError
+            If a shared one has no document of that collection.
+        """
+        place = place_of(collection_name)
+        info = super().get_collection(place.collection, *args, **kwargs)
+        if place.shared_as is None:
+            return info
+        own = self.count(collection_name, exact=True).count
+        return _told(info, own, collection_name)
+
+    def count(
+        self, collection_name: str, count_filter: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Count documents."""
+        place = place_of(collection_name)
+        return super().count(place.collection, place.only(count_filter), *args, **kwargs)
+
+    def facet(
+        self, collection_name: str, key: str, facet_filter: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Count the values of a field."""
+        place = place_of(collection_name)
+        return super().facet(place.collection, key, place.only(facet_filter), *args, **kwargs)
+
+    def scroll(
+        self, collection_name: str, scroll_filter: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Read documents in order."""
+        place = place_of(collection_name)
+        return super().scroll(place.collection, place.only(scroll_filter), *args, **kwargs)
+
+    def retrieve(
+        self, collection_name: str, ids: Sequence[Any], with_payload: Any = True,
+        with_vectors: Any = False, *args: Any, **kwargs: Any,
+    ) -> Any:  # fmt: skip
+        """Read documents by id."""
+        place = place_of(collection_name)
+        if place.shared_as is None:
+            return super().retrieve(
+                collection_name, ids, with_payload, with_vectors, *args, **kwargs
+            )
+        found, _ = super().scroll(
+            place.collection,
+            place.only(ids),
+            limit=max(1, len(ids)),
+            with_payload=with_payload,
+            with_vectors=with_vectors,
+        )
+        return found
+
+    def set_payload(
+        self, collection_name: str, payload: dict[str, Any], points: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Write fields into documents."""
+        place = place_of(collection_name)
+        return super().set_payload(place.collection, payload, place.only(points), *args, **kwargs)
+
+    def delete_payload(
+        self, collection_name: str, keys: Sequence[str], points: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Take fields from documents."""
+        place = place_of(collection_name)
+        return super().delete_payload(place.collection, keys, place.only(points), *args, **kwargs)
+
+    def batch_update_points(
+        self, collection_name: str, update_operations: Sequence[Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Write or take fields, several operations as one."""
+        place = place_of(collection_name)
+        operations = [_narrowed(operation, place) for operation in update_operations]
+        return super().batch_update_points(place.collection, operations, *args, **kwargs)
+
+
+class AsyncSharingClient(AsyncQdrantClient):
+    """`SharingClient` for asyncio, with the calls that the server itself makes."""
+
+    async def get_collection(
+        self, collection_name: str, *args: Any, **kwargs: Any
+    ) -> models.CollectionInfo:
+        """As `SharingClient.get_collection`."""
+        place = place_of(collection_name)
+        info = await super().get_collection(place.collection, *args, **kwargs)
+        if place.shared_as is None:
+            return info
+        own = await super().count(place.collection, place.only(), exact=True)
+        return _told(info, own.count, collection_name)
+
+    async def scroll(
+        self, collection_name: str, scroll_filter: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Read documents in order."""
+        place = place_of(collection_name)
+        return await super().scroll(place.collection, place.only(scroll_filter), *args, **kwargs)
+
+    async def retrieve(
+        self, collection_name: str, ids: Sequence[Any], with_payload: Any = True,
+        with_vectors: Any = False, *args: Any, **kwargs: Any,
+    ) -> Any:  # fmt: skip
+        """Read documents by id."""
+        place = place_of(collection_name)
+        if place.shared_as is None:
+            return await super().retrieve(
+                collection_name, ids, with_payload, with_vectors, *args, **kwargs
+            )
+        found, _ = await super().scroll(
+            place.collection,
+            place.only(ids),
+            limit=max(1, len(ids)),
+            with_payload=with_payload,
+            with_vectors=with_vectors,
+        )
+        return found
+
+
+def _told(info: models.CollectionInfo, own: int, name: str) -> models.CollectionInfo:
+    if not own:
+        raise CollectionNotFoundError(name)
+    return info.model_copy(update={"points_count": own})
+
+
+def _narrowed(operation: Any, place: Place) -> Any:
+    """Let an operation on payloads reach only what is here."""
+    if place.shared_as is None:
+        return operation
+    if isinstance(operation, models.SetPayloadOperation):
+        asked = operation.set_payload
+        chosen = place.only(asked.filter or asked.points)
+        return models.SetPayloadOperation(
+            set_payload=models.SetPayload(payload=asked.payload, key=asked.key, filter=chosen)
+        )
+    if isinstance(operation, models.DeletePayloadOperation):
+        gone = operation.delete_payload
+        chosen = place.only(gone.filter or gone.points)
+        return models.DeletePayloadOperation(
+            delete_payload=models.DeletePayload(keys=gone.keys, filter=chosen)
+        )
+    raise TypeError(f"{type(operation).__name__} cannot be held to a shared collection")
