@@ -8,8 +8,10 @@ refused names a number of points that would fit, one that is killed names nothin
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
+from gpu.backend import gpu_unusable
 from gpu.device_memory import device_bytes
 from gpu.params import (
     AgglomerativeParams,
@@ -124,6 +126,16 @@ def free_bytes(device: str) -> int:
     free = _available_by_kernel()
     limited = _left_in_container()
     return free if limited is None else min(free, limited)
+
+
+def device_memory() -> dict[str, int] | None:
+    """Measure used and total bytes of the GPU; None in a process that has not used one."""
+    if "cupy" not in sys.modules or gpu_unusable() is not None:
+        return None
+    import cupy
+
+    free, total = cupy.cuda.runtime.memGetInfo()
+    return {"used": int(total - free), "total": int(total)}
 
 
 def _available_by_kernel() -> int:

@@ -14,7 +14,7 @@ from typing import Self
 from qdrant_client import AsyncQdrantClient
 
 from server.config import Settings
-from server.errors import NotFoundError
+from server.errors import NotFoundError, PreconditionError
 from server.jobs.admission import Admission, Limits
 from server.jobs.clusters import Clusters
 from server.jobs.engine import Engine, EngineSettings
@@ -27,12 +27,14 @@ from server.jobs.removal import Removal
 from server.jobs.results import Results
 from server.jobs.running import RunningRun, Workplace
 from server.jobs.spec import DEFAULT_ASSIGNMENT_THRESHOLD, RunSpec
+from server.metrics import Metrics
 from server.qdrant.client import QdrantAddress, connect_async
 from server.qdrant.embedded import attach_or_start
 from server.results.outputs import generation_of, plan_output, slug
 from server.stores.base import JobStore
 from server.stores.choice import make_store
 from server.tenancy import Tenancy, qdrant_name
+from server.tracing import Tracing
 
 
 class App:
@@ -48,10 +50,14 @@ class App:
     tenancy: Tenancy
     clusters: Clusters
     results: Results
+    metrics: Metrics
+    tracing: Tracing
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._stack = AsyncExitStack()
+        self.metrics = Metrics()
+        self.tracing = Tracing(settings.otel_endpoint)
 
     async def __aenter__(self) -> Self:
         """Start everything, or stop what was started and raise what failed."""
@@ -64,11 +70,23 @@ class App:
         """Hand running runs back and stop everything."""
         await self._stack.aclose()
 
+    async def drain(self, grace_s: float) -> None:
+        """Take no new runs, give those in hand time to end, hand the rest back, tell watchers.
+
+        Watchers follow to the end of that: they see how their run ends, or that it goes on
+        elsewhere, and then that this server is stopping.
+        """
+        self._admission.close()
+        await self._queue.close(grace_s)
+        self.events.end_watches()
+
     async def _start(self, stack: AsyncExitStack) -> None:
         settings = self._settings
+        stack.push_async_callback(asyncio.to_thread, self.tracing.flush)
         self.store = make_store(settings)
         await self.store.open()
         stack.push_async_callback(self.store.close)
+        self._show_metrics(stack)
         self.tenancy = Tenancy(self.store, dev=settings.dev, template=settings.collection_template)
         self.qdrant_address = await self._qdrant(stack)
         client = connect_async(self.qdrant_address)
@@ -76,7 +94,10 @@ class App:
 
         engine = Engine(
             EngineSettings(
-                workers=settings.workers, threads=settings.threads, address=settings.dask_address
+                workers=settings.workers,
+                threads=settings.threads,
+                address=settings.dask_address,
+                logs=settings.logs,
             )
         )
         stack.push_async_callback(engine.close)
@@ -85,6 +106,23 @@ class App:
         self.events = EventLog(self.store)
         self._start_queue(stack, engine)
         self._serve_callers(stack, client, engine)
+
+    def _show_metrics(self, stack: AsyncExitStack) -> None:
+        address = self._settings.metrics_listen
+        if address is None:
+            return
+        try:
+            stack.callback(self.metrics.listen(address))
+        except OSError as error:
+            raise PreconditionError(
+                f"cannot listen on {address} for metrics: {error.strerror or error}; choose "
+                "another with SHOAL_METRICS_LISTEN",
+                listen=address,
+            ) from error
+        looking = asyncio.create_task(
+            self.metrics.follow_store(self.store.count_active_by_status), name="metrics"
+        )
+        stack.callback(looking.cancel)
 
     async def _qdrant(self, stack: AsyncExitStack) -> QdrantAddress:
         settings = self._settings
@@ -105,6 +143,8 @@ class App:
             engine=engine,
             make_spec=self._make_spec,
             lease_s=settings.lease_s,
+            metrics=self.metrics,
+            traces=self.tracing,
         )
         self._queue = RunQueue(
             self.store,
@@ -112,6 +152,7 @@ class App:
             QueueSettings(owner=settings.owner, lease_s=settings.lease_s),
             slots=engine.slots,
         )
+        self.metrics.in_hand.set_function(lambda: self._queue.n_in_hand)
         stack.push_async_callback(self._queue.close, settings.shutdown_grace_s)
         self._queue.start()
 
@@ -119,16 +160,17 @@ class App:
         self, stack: AsyncExitStack, client: AsyncQdrantClient, engine: Engine
     ) -> None:
         settings = self._settings
+        self._admission = Admission(
+            self.store,
+            client,
+            Parents(self.store, settings.artifacts),
+            settings.labeling,
+            Limits(active_runs=settings.max_active_runs),
+        )
         self.clusters = Clusters(
             self.store,
             self.events,
-            Admission(
-                self.store,
-                client,
-                Parents(self.store, settings.artifacts),
-                settings.labeling,
-                Limits(active_runs=settings.max_active_runs),
-            ),
+            self._admission,
             wake=self._queue.wake,
             interrupt=self._queue.interrupt,
         )
@@ -188,6 +230,7 @@ class App:
             ),
             lease_number=_lease_number(run),
             result=run.result,
+            trace=self.tracing.link(),
         )
 
 

@@ -11,6 +11,7 @@ import socket
 import string
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import unquote
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -22,6 +23,7 @@ from server.labeling.settings import (
     Price,
     configured_providers,
 )
+from server.logs import LogFormat, LogSettings
 from server.qdrant.names import SEPARATOR
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
@@ -99,17 +101,39 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="least severity that is logged"
     )
+    log_format: LogFormat = Field("text", description="text for people, or json: one a line")
+    tls_cert: Path | None = Field(
+        None, description="PEM file of the server's certificate with its chain; unset: no TLS"
+    )
+    tls_key: Path | None = Field(None, description="PEM file of its key, without a password")
+    tls_client_ca: Path | None = Field(
+        None, description="PEM file; only clients whose certificate it signed may connect"
+    )
+    failed_logins_per_minute: int = Field(
+        30, ge=1, description="calls with a wrong key that one address may make in a minute"
+    )
+    metrics_listen: str | None = Field(
+        None, description="host:port where Prometheus may ask by HTTP; unset: nowhere"
+    )
+    otel_endpoint: str | None = Field(
+        None, description="OTLP endpoint (gRPC) that spans are sent to; unset: no traces"
+    )
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        host, _, port = self.listen.rpartition(":")
-        if not host or not port.isdigit() or int(port) > 65535:
-            raise ValueError(f"listen: {self.listen!r} is not host:port with a port up to 65535")
+        host = _host_of("listen", self.listen)
+        if self.metrics_listen is not None:
+            _host_of("metrics_listen", self.metrics_listen)
         if self.dev and host not in LOOPBACK_HOSTS:
             raise ValueError(
                 f"listen: dev takes any key, so it binds loopback only, not {host!r}; "
                 "use 127.0.0.1, or serve without --dev and make keys"
             )
+        if (self.tls_cert is None) != (self.tls_key is None):
+            missing = "tls_cert" if self.tls_cert is None else "tls_key"
+            raise ValueError(f"{missing}: is not set; a certificate and its key go together")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError("tls_client_ca: needs tls_cert and tls_key; clients are asked by TLS")
         if self.collection_template is not None:
             _check_template(self.collection_template)
         return self
@@ -155,9 +179,35 @@ class Settings(BaseSettings):
         )
 
     @property
+    def logs(self) -> LogSettings:
+        """How this process and its workers log, and what never stands in a line."""
+        values = [getattr(self, name) for name in type(self).model_fields]
+        secrets = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+        if self.mongodb_uri is not None:
+            secrets += _passwords(self.mongodb_uri.get_secret_value())
+        for url in (self.qdrant_url, self.artifacts_url):
+            secrets += _passwords(url or "")
+        return LogSettings(self.log_level, self.log_format, tuple(secrets))
+
+    @property
     def owner(self) -> str:
         """This process's name in leases."""
         return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _host_of(name: str, address: str) -> str:
+    """Give the host of ``host:port``, or raise ValueError."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{name}: {address!r} is not host:port with a port up to 65535")
+    return host
+
+
+def _passwords(url: str) -> list[str]:
+    """Give a URL's password as it is written there and as it is sent, if it has one."""
+    credentials = url.partition("://")[2].rpartition("@")[0]
+    password = credentials.partition(":")[2]
+    return [password, unquote(password)] if password else []
 
 
 def _check_template(template: str) -> None:
@@ -218,9 +268,16 @@ class ClientSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SHOAL_", extra="ignore", frozen=True)
 
-    server: str = Field("127.0.0.1:50051", description="host:port of the server to call")
+    server: str = Field(
+        "127.0.0.1:50051", description="host:port of the server to call; https://… for TLS"
+    )
     key: SecretStr | None = Field(None, description="API key, sk_…; not needed with --dev")
     namespace: str | None = Field(None, description="namespace name or id")
+    tls_ca: Path | None = Field(
+        None, description="PEM file of the authority that signed the server; asks for TLS"
+    )
+    client_cert: Path | None = Field(None, description="PEM file of the own certificate")
+    client_key: Path | None = Field(None, description="PEM file of its key")
 
 
 def environment_without_settings() -> dict[str, str]:

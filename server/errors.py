@@ -12,6 +12,7 @@ ShoalError
 ├── PreconditionError            the state forbids it; carries the state
 ├── QuotaError                   a limit was met; says when to try again
 ├── UnavailableError             a backing store is away; says when to try again
+│   └── ServerStoppingError
 ├── ConflictError                two writers met; the caller may repeat the call
 └── RunFailure                   why a run ended as failed (never the answer of a call)
 
@@ -155,6 +156,12 @@ class UnavailableError(ShoalError):
     def __init__(self, message: str, *, retry_after_s: float = 2.0, **facts: Any) -> None:
         super().__init__(message, **facts)
         self.retry_after_s = retry_after_s
+
+
+class ServerStoppingError(UnavailableError):
+    """This server is stopping and takes no new runs; call again, another one answers."""
+
+    reason = "SERVER_STOPPING"
 
 
 class ConflictError(ShoalError):

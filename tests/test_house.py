@@ -17,6 +17,8 @@ ONLY_IN = {
     "motor": ["server/stores/mongo.py"],
     "pymongo": ["server/stores/mongo.py", "server/stores/mongo_schema.py"],
     "openai": ["server/labeling/client.py"],
+    "prometheus_client": ["server/metrics.py"],
+    "opentelemetry": ["server/tracing.py"],
     "dask": ["server/jobs/engine.py", "gpu/distributed.py"],
     "distributed": ["server/jobs/engine.py", "gpu/distributed.py"],
     "clusters": ["server/api/", "server/cli/"],

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 
+from server.api.logins import FailedLogins
+from server.errors import UnauthenticatedError
 from server.jobs.model import Role
 from server.tenancy import Caller, Tenancy
 
@@ -52,24 +55,58 @@ def is_open(method: str) -> bool:
     return method.startswith(OPEN_SERVICES)
 
 
-async def admit(
-    tenancy: Tenancy, method: str, metadata: Iterable[tuple[str, str | bytes]]
-) -> Caller:
-    """Authenticate a call, check its role, and make it the task's current caller.
+@dataclass(frozen=True)
+class Credentials:
+    """What a call shows of its caller: the key, the namespace it names, and its address."""
 
-    Raises
-    ------
-    UnauthenticatedError, ForbiddenError
-        If the key, its namespace or its role does not allow the call.
-    """
-    headers = {name.lower(): value for name, value in metadata if isinstance(value, str)}
-    caller = await tenancy.authenticate(
-        _bearer(headers.get("authorization", "")), headers.get("x-namespace")
-    )
-    caller.require(ROLE_OF[method])
-    # Each RPC is served in a task of its own, so nothing needs to be put back afterwards.
-    _caller.set(caller)
-    return caller
+    key: str | None = field(repr=False)
+    namespace: str | None
+    peer: str
+
+    @classmethod
+    def of(cls, metadata: Iterable[tuple[str, str | bytes]], peer: str) -> Credentials:
+        """Read them from a call's headers."""
+        headers = {name.lower(): value for name, value in metadata if isinstance(value, str)}
+        return cls(_bearer(headers.get("authorization", "")), headers.get("x-namespace"), peer)
+
+
+class Gate:
+    """Lets calls in: by key, namespace and role, and no peer that tries keys all day."""
+
+    def __init__(self, tenancy: Tenancy, logins: FailedLogins | None = None) -> None:
+        self._tenancy = tenancy
+        self._logins = logins or FailedLogins()
+
+    async def admit(self, method: str, credentials: Credentials) -> Caller:
+        """Authenticate a call, check its role, and make it the task's current caller.
+
+        Raises
+        ------
+        UnauthenticatedError, ForbiddenError
+            If the key, its namespace or its role does not allow the call.
+        TooManyFailedLoginsError
+            If the caller's address sent too many wrong keys.
+        """
+        caller = await self.check(method, credentials)
+        # Each RPC is served in a task of its own, so nothing needs to be put back afterwards.
+        _caller.set(caller)
+        return caller
+
+    async def check(self, method: str, credentials: Credentials) -> Caller:
+        """Find out who calls and whether they may, now; a stream asks again while it is open."""
+        key = credentials.key
+        if key is not None:
+            self._logins.check(credentials.peer, key)
+        try:
+            caller = await self._tenancy.authenticate(key, credentials.namespace)
+        except UnauthenticatedError:
+            if key is not None:
+                self._logins.failed(credentials.peer)
+            raise
+        if key is not None:
+            self._logins.succeeded(key)
+        caller.require(ROLE_OF[method])
+        return caller
 
 
 def _bearer(header: str) -> str | None:

@@ -1,4 +1,4 @@
-"""What every call shares: its caller, its errors, and its line in the log.
+"""What every call shares: its caller, its errors, its line in the log, its numbers and span.
 
 One interceptor for unary and streaming answers. It also reads the request, so that one
 that is no protobuf gets an error with details like any other fault.
@@ -16,14 +16,21 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from server.api.auth import admit, is_open
+from server import tracing
+from server.api.auth import Credentials, Gate, is_open
 from server.api.errors import Answer, answer_to, internal_answer, is_ours_to_mend
+from server.api.logins import FailedLogins
 from server.api.rest.errors import is_from_gateway, rest_answer
-from server.errors import InvalidRequestError, ShoalError, Violation
+from server.errors import InvalidRequestError, ShoalError, UnauthenticatedError, Violation
 from server.jobs.ids import new_id
+from server.metrics import Metrics
 from server.tenancy import Caller, Tenancy
+from server.tracing import Tracing, trace_id_of
 
 REQUEST_ID_TRAILER = "x-request-id"
+
+RECHECK_S = 10.0
+"""Seconds after which an open stream's key is looked up again before anything more is sent."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Continuation = Callable[
@@ -36,8 +43,19 @@ _log = logging.getLogger(__name__)
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Admits calls by `tenancy` and ends each with a status that its caller can use."""
 
-    def __init__(self, tenancy: Tenancy) -> None:
-        self._tenancy = tenancy
+    def __init__(
+        self,
+        tenancy: Tenancy,
+        *,
+        logins: FailedLogins | None = None,
+        metrics: Metrics | None = None,
+        traces: Tracing = tracing.OFF,
+        recheck_s: float = RECHECK_S,
+    ) -> None:
+        self._gate = Gate(tenancy, logins)
+        self._metrics = metrics or Metrics()
+        self._tracing = traces
+        self._recheck_s = recheck_s
 
     async def intercept_service(  # type: ignore[override]
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -58,7 +76,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
     def _unary(self, method: str, handler: Any) -> Callable[[bytes, Context], Awaitable[Any]]:
         async def serve(raw: bytes, context: Context) -> Any:
-            async with self._call(method, context):
+            async with self._call(method, context, is_stream=False):
                 return await handler.unary_unary(_read(handler, raw), context)
 
         return serve
@@ -68,34 +86,69 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     ) -> Callable[[bytes, Context], AsyncIterator[Any]]:
         async def serve(raw: bytes, context: Context) -> AsyncIterator[Any]:
             async with (
-                self._call(method, context),
+                self._call(method, context, is_stream=True) as credentials,
                 # A watcher that goes away ends the inner stream now, not when it is collected.
                 aclosing(handler.unary_stream(_read(handler, raw), context)) as answers,
             ):
+                checked_at_s = time.monotonic()
                 async for answer in answers:
+                    if time.monotonic() - checked_at_s >= self._recheck_s:
+                        # A watch may be open for hours, and its key be revoked meanwhile.
+                        await self._gate.check(method, credentials)
+                        checked_at_s = time.monotonic()
                     yield answer
 
         return serve
 
     @asynccontextmanager
-    async def _call(self, method: str, context: Context) -> AsyncIterator[None]:
+    async def _call(
+        self, method: str, context: Context, *, is_stream: bool
+    ) -> AsyncIterator[Credentials]:
         line = _LogLine(method)
         context.set_trailing_metadata(line.trailers)
         metadata = context.invocation_metadata() or ()
+        credentials = Credentials.of(metadata, context.peer())
+        streams = self._metrics.streams.labels(line.name) if is_stream else None
+
+        def end(code: str) -> None:
+            line.write(code)
+            self._metrics.count_call(line.name, code, None if is_stream else line.elapsed_s)
+            if streams is not None:
+                streams.dec()
+
+        if streams is not None:
+            streams.inc()
         try:
-            line.caller = await admit(self._tenancy, method, metadata)
-            yield
+            with self._span(line, metadata):
+                line.traceparent = tracing.current()
+                line.caller = await self._gate.admit(method, credentials)
+                yield credentials
         except (asyncio.CancelledError, GeneratorExit):
-            line.write("CANCELLED")
+            end("CANCELLED")
             raise
         except Exception as error:
+            if isinstance(error, UnauthenticatedError):
+                self._metrics.failed_logins.inc()
             answer = line.answer(error)
-            line.write(answer.code.name)
+            end(answer.code.name)
             rest = rest_answer(answer).trailers if is_from_gateway(metadata) else ()
             trailers = (*line.trailers, *answer.trailers, *rest)
             await context.abort(answer.code, answer.message, trailers)
         else:
-            line.write("OK")
+            end("OK")
+
+    def _span(self, line: _LogLine, metadata: Any) -> Any:
+        headers = {name.lower(): value for name, value in metadata if isinstance(value, str)}
+        return self._tracing.span(
+            line.method.lstrip("/"),
+            parent=headers.get("traceparent"),
+            kind="server",
+            attributes={
+                "rpc.system": "grpc",
+                "rpc.method": line.method,
+                "shoal.request_id": line.request_id,
+            },
+        )
 
 
 class _LogLine:
@@ -105,7 +158,13 @@ class _LogLine:
         self.method = method
         self.request_id = new_id("req")
         self.caller: Caller | None = None
+        self.traceparent: str | None = None
         self._began_s = time.monotonic()
+
+    @property
+    def name(self) -> str:
+        """The method alone, without its service."""
+        return self.method.rpartition("/")[2]
 
     @property
     def trailers(self) -> tuple[tuple[str, str | bytes], ...]:
@@ -117,12 +176,23 @@ class _LogLine:
         if isinstance(error, ShoalError) and not is_ours_to_mend(error):
             return answer_to(error)
         error_id = new_id("err")
-        _log.error("%s failed with %s", self.method, error_id, exc_info=error, extra=self._fields())
+        _log.error(
+            "%s failed with %s",
+            self.method,
+            error_id,
+            exc_info=error,
+            extra={**self._fields(), "error_id": error_id},
+        )
         return internal_answer(error, error_id)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the call began."""
+        return time.monotonic() - self._began_s
 
     def write(self, code: str) -> None:
         """Write the line."""
-        elapsed_ms = (time.monotonic() - self._began_s) * 1000
+        elapsed_ms = self.elapsed_s * 1000
         _log.info(
             "%s %s in %.1f ms",
             self.method,
@@ -138,6 +208,7 @@ class _LogLine:
             "request_id": self.request_id,
             "organization_id": caller.organization_id if caller else None,
             "namespace_id": caller.namespace_id if caller else None,
+            "trace_id": trace_id_of(self.traceparent),
         }
 
 

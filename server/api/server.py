@@ -37,23 +37,6 @@ class ListenError(PreconditionError):
 
 
 @dataclass(frozen=True)
-class Tls:
-    """PEM texts of a server's identity; with `client_ca` only clients it signed may connect."""
-
-    certificate: bytes
-    private_key: bytes
-    client_ca: bytes | None = None
-
-    def credentials(self) -> grpc.ServerCredentials:
-        """Make gRPC's form of it."""
-        return grpc.ssl_server_credentials(
-            [(self.private_key, self.certificate)],
-            root_certificates=self.client_ca,
-            require_client_auth=self.client_ca is not None,
-        )
-
-
-@dataclass(frozen=True)
 class Services:
     """What the server serves beside health and reflection."""
 
@@ -98,7 +81,7 @@ async def build_grpc_server(
     services: Services,
     *,
     listen: str,
-    tls: Tls | None = None,
+    credentials: grpc.ServerCredentials | None = None,
     max_message_bytes: int = MAX_MESSAGE_BYTES,
     interceptors: Sequence[Any] = (),
     more: Sequence[grpc.GenericRpcHandler[Any, Any]] = (),
@@ -109,6 +92,8 @@ async def build_grpc_server(
     ----------
     listen : str
         ``host:port``; port 0 takes a free one.
+    credentials : grpc.ServerCredentials, optional
+        The server's TLS identity (`api/tls.py`); without one nothing is encrypted.
     max_message_bytes : int
         Largest request; above it gRPC itself answers RESOURCE_EXHAUSTED.
     more : sequence of grpc.GenericRpcHandler
@@ -135,18 +120,18 @@ async def build_grpc_server(
     server.add_generic_rpc_handlers(tuple(more))
     names = (*service_names(), health.SERVICE_NAME)
     reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
-    port = _bind(server, listen, tls)
+    port = _bind(server, listen, credentials)
     for name in (health.OVERALL_HEALTH, *names):
         await probes.set(name, health_pb2.HealthCheckResponse.SERVING)
     return GrpcServer(server, port, probes)
 
 
-def _bind(server: grpc.aio.Server, listen: str, tls: Tls | None) -> int:
+def _bind(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials | None) -> int:
     try:
-        if tls is None:
+        if credentials is None:
             port = server.add_insecure_port(listen)
         else:
-            port = server.add_secure_port(listen, tls.credentials())
+            port = server.add_secure_port(listen, credentials)
     except RuntimeError as error:
         raise _cannot_listen(listen) from error
     if port == 0:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
 
 import grpc
 from clusters.v1 import cluster_service_pb2_grpc
@@ -27,7 +29,7 @@ _CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_timeout_ms", 10_000),
 )
 
-Answer = TypeVar("Answer")
+_tls_flags: ContextVar[Mapping[str, Path | None]] = ContextVar("tls_flags", default={})  # noqa: B039  # Never changed.
 
 
 class Connection:
@@ -70,7 +72,8 @@ class Connection:
             # gRPC's own words; those of a server whose store is away carry a reason.
             failure.message = (
                 f"no shoal server answers at {self.target} ({failure.message}); start one with "
-                "`shoal serve --dev`, or name another with --server HOST:PORT"
+                "`shoal serve --dev`, or name another with --server HOST:PORT; one that serves "
+                "TLS with https://HOST:PORT, and its authority with --tls-ca"
             )
         if failure.code is grpc.StatusCode.DEADLINE_EXCEEDED:
             failure.message = f"{self.target} did not answer within {CALL_TIMEOUT_S:g} s"
@@ -92,10 +95,15 @@ def _read_details(status: status_pb2.Status, failure: CallFailedError) -> None:
             failure.retry_after_s = retry.retry_delay.ToMilliseconds() / 1000
 
 
+def use_tls(**files: Path | None) -> None:
+    """Note the TLS files that the command line names, for every connection of this command."""
+    _tls_flags.set(files)
+
+
 @contextmanager
 def connect(server: str | None, key: str | None, namespace: str | None) -> Iterator[Connection]:
     """Open a connection; what is None comes from the environment, then from the defaults."""
-    flags = {"server": server, "key": key, "namespace": namespace}
+    flags = {"server": server, "key": key, "namespace": namespace, **_tls_flags.get()}
     given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
     settings = ClientSettings(**given)
     headers = {}
@@ -106,5 +114,37 @@ def connect(server: str | None, key: str | None, namespace: str | None) -> Itera
     unfit = [name for name, value in headers.items() if not value.isascii()]
     if unfit:
         raise InvalidRequestError([Violation(name, "ASCII only is allowed") for name in unfit])
-    with grpc.insecure_channel(settings.server, options=_CHANNEL_OPTIONS) as channel:
+    with _channel(settings) as channel:
         yield Connection(channel, settings.server, headers)
+
+
+def _channel(settings: ClientSettings) -> grpc.Channel:
+    """Open a channel; encrypted where the address says https://, or an authority is named."""
+    scheme, _, rest = settings.server.rpartition("://")
+    target = rest.rstrip("/")
+    if scheme not in ("", "http", "https"):
+        raise InvalidRequestError(
+            [Violation("--server", f"{settings.server!r} is not HOST:PORT or https://HOST:PORT")]
+        )
+    if scheme == "http" or (scheme == "" and settings.tls_ca is None):
+        return grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)
+    if (settings.client_cert is None) != (settings.client_key is None):
+        raise InvalidRequestError(
+            [Violation("--client-cert", "goes together with --client-key; send both or neither")]
+        )
+    credentials = grpc.ssl_channel_credentials(
+        _pem("--tls-ca", settings.tls_ca),
+        _pem("--client-key", settings.client_key),
+        _pem("--client-cert", settings.client_cert),
+    )
+    return grpc.secure_channel(target, credentials, options=_CHANNEL_OPTIONS)
+
+
+def _pem(option: str, path: Path | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        told = f"{path} cannot be read: {(error.strerror or str(error)).lower()}"
+        raise InvalidRequestError([Violation(option, told)]) from error

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from server.cli import (
     clusters,
+    connection,
     demo,
     gateway,
     groups,
@@ -43,12 +45,26 @@ def options(
     traceback: Annotated[
         bool, typer.Option("--traceback", help="Show where shoal itself failed.")
     ] = False,
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(
+            "--tls-ca", help="PEM of the authority that signed the server (SHOAL_TLS_CA)."
+        ),
+    ] = None,
+    client_cert: Annotated[
+        Path | None,
+        typer.Option("--client-cert", help="PEM of the own certificate (SHOAL_CLIENT_CERT)."),
+    ] = None,
+    client_key: Annotated[
+        Path | None, typer.Option("--client-key", help="PEM of its key (SHOAL_CLIENT_KEY).")
+    ] = None,
     _version: Annotated[
         bool,
         typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True),
     ] = False,
 ) -> None:
     """Take the options of all commands."""
+    connection.use_tls(tls_ca=tls_ca, client_cert=client_cert, client_key=client_key)
     if not traceback:
         hide_tracebacks()
 

@@ -5,20 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from pathlib import Path
 from typing import Annotated, Any
 
+import grpc
 import typer
 
+from server import logs
 from server.cli.console import print_json, say
 from server.cli.options import DataDirOption, JsonOption
-from server.config import Settings, load_settings
+from server.config import LOOPBACK_HOSTS, Settings, load_settings
+
+log = logging.getLogger(__name__)
 
 CALLS_SHARE = 0.2
-"""Of the grace time, for calls; the rest is for runs. Watches can be resumed, work cannot."""
+"""Of the grace time, for calls, after the rest for runs. Watches can be resumed, work cannot."""
 
 _SETTINGS = "Settings (each is also a variable SHOAL_…; flags win)"
 _Flag = Annotated[str | None, typer.Option(rich_help_panel=_SETTINGS)]
 _Count = Annotated[int | None, typer.Option(rich_help_panel=_SETTINGS)]
+_File = Annotated[Path | None, typer.Option(rich_help_panel=_SETTINGS)]
 _Seconds = Annotated[float | None, typer.Option(rich_help_panel=_SETTINGS)]
 
 
@@ -45,6 +51,13 @@ def serve(
     lease_s: _Seconds = None,
     shutdown_grace_s: _Seconds = None,
     log_level: _Flag = None,
+    log_format: _Flag = None,
+    tls_cert: _File = None,
+    tls_key: _File = None,
+    tls_client_ca: _File = None,
+    metrics_listen: _Flag = None,
+    otel_endpoint: _Flag = None,
+    failed_logins_per_minute: _Count = None,
     json_output: JsonOption = False,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C; a second signal ends at once.
@@ -69,44 +82,73 @@ def serve(
         lease_s=lease_s,
         shutdown_grace_s=shutdown_grace_s,
         log_level=log_level,
+        log_format=log_format,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        tls_client_ca=tls_client_ca,
+        metrics_listen=metrics_listen,
+        otel_endpoint=otel_endpoint,
+        failed_logins_per_minute=failed_logins_per_minute,
     )
-    logging.basicConfig(
-        level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logs.configure(settings.logs)
     asyncio.run(_serve(settings, json_output=json_output))
 
 
 async def _serve(settings: Settings, *, json_output: bool) -> None:
     # Loads Dask, Qdrant and the stores: commands that only call a server do without.
     from server.api.interceptor import CallInterceptor
+    from server.api.logins import FailedLogins
     from server.api.rest.check import GatewayChecks
     from server.api.server import Services, build_grpc_server
     from server.api.service import ClusterService
     from server.api.task_service import TaskService
     from server.app import App
 
-    if settings.log_level != "DEBUG":
-        # Dask tells of every connection at INFO, and sets that itself when it is loaded.
-        quiet = max(logging.WARNING, logging.getLevelNamesMapping()[settings.log_level])
-        logging.getLogger("distributed").setLevel(quiet)
+    logs.quiet_libraries(settings.log_level)  # Dask sets its own level when it is loaded.
     stopping = _stop_on_signals()
+    credentials = _credentials(settings)
     calls_grace_s = settings.shutdown_grace_s * CALLS_SHARE
-    runs = {"shutdown_grace_s": settings.shutdown_grace_s - calls_grace_s}
-    async with App(settings.model_copy(update=runs)) as app:
+    runs_grace_s = settings.shutdown_grace_s - calls_grace_s
+    # Without a drain (a fault, before serving) nobody waits for runs.
+    async with App(settings.model_copy(update={"shutdown_grace_s": 0.0})) as app:
         served = await build_grpc_server(
             Services(ClusterService(app.clusters, app.results), TaskService(app.clusters)),
             listen=settings.listen,
-            interceptors=[CallInterceptor(app.tenancy)],
+            credentials=credentials,
+            interceptors=[
+                CallInterceptor(
+                    app.tenancy,
+                    logins=FailedLogins(settings.failed_logins_per_minute),
+                    metrics=app.metrics,
+                    traces=app.tracing,
+                )
+            ],
             more=[GatewayChecks(app.tenancy).handler()],
         )
         await served.server.start()
         try:
             _announce(settings, served.port, json_output=json_output)
             await stopping.wait()
-            say(f"stopping: calls and runs get {settings.shutdown_grace_s:g} s to end")
+            say(f"stopping: runs and calls get {settings.shutdown_grace_s:g} s to end")
         finally:
             await served.health.enter_graceful_shutdown()
+            await app.drain(runs_grace_s)
             await served.server.stop(calls_grace_s)
+
+
+def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
+    """Read the TLS files; warn where keys would travel in the clear."""
+    from server.api.tls import TlsFiles
+
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        files = TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+        return files.credentials()
+    if settings.listen.rpartition(":")[0] not in LOOPBACK_HOSTS:
+        log.warning(
+            "no TLS: API keys and data cross the network in the clear, unless a proxy encrypts "
+            "them; set SHOAL_TLS_CERT and SHOAL_TLS_KEY"
+        )
+    return None
 
 
 def _stop_on_signals() -> asyncio.Event:
@@ -130,6 +172,7 @@ def _announce(settings: Settings, port: int, *, json_output: bool) -> None:
     address = f"{settings.listen.rpartition(':')[0]}:{port}"
     facts = {
         "address": address,
+        "tls": _tls_words(settings),
         "namespaces": ("dev (any key; namespace 'default')" if settings.dev else "by API key"),
         "jobs": (
             f"MongoDB database {settings.mongodb_database}"
@@ -148,6 +191,12 @@ def _announce(settings: Settings, port: int, *, json_output: bool) -> None:
         print_json(facts, indent=None)
     else:
         say("shoal serves " + " · ".join(_words(facts)))
+
+
+def _tls_words(settings: Settings) -> str:
+    if settings.tls_cert is None:
+        return "off"
+    return "on" if settings.tls_client_ca is None else "mutual"
 
 
 def _words(facts: dict[str, Any]) -> list[str]:

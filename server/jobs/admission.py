@@ -7,7 +7,7 @@ from typing import Any
 
 from qdrant_client import AsyncQdrantClient
 
-from server.errors import InvalidRequestError, QuotaError
+from server.errors import InvalidRequestError, QuotaError, ServerStoppingError
 from server.jobs.attributes import require_attributes
 from server.jobs.definition import ClusterDefinition, parse_definition
 from server.jobs.model import ParentGroup
@@ -50,6 +50,11 @@ class Admission:
         self.parents = parents
         self._labeling = labeling
         self._limits = limits or Limits()
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Take no more runs: the server is stopping."""
+        self._is_closed = True
 
     def definition(self, raw: dict[str, Any]) -> ClusterDefinition:
         """Check what the request alone tells, and that its language model can be asked.
@@ -82,7 +87,12 @@ class Admission:
         return await self.parents.find(caller.namespace_id, definition)
 
     async def quota(self, caller: Caller) -> None:
-        """Raise `QuotaError` if the namespace has as many active runs as it may."""
+        """Raise `QuotaError` if the namespace has as many active runs as it may.
+
+        And `ServerStoppingError` if none are taken any more.
+        """
+        if self._is_closed:
+            raise ServerStoppingError("this server is stopping and takes no new runs; call again")
         active = await self._store.count_active_runs(caller.namespace_id)
         if active >= self._limits.active_runs:
             raise QuotaError(

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
+from server import tracing
 from server.errors import (
     InvalidRequestError,
     NotFoundError,
@@ -124,7 +125,8 @@ class Clusters:
             request_sha256=identity.body_sha256 if identity else None,
         )
         if execute:
-            record = moves.queue_run(record, definition, now, within=parent)
+            options = RunOptions(traceparent=tracing.current())
+            record = moves.queue_run(record, definition, now, options, within=parent)
         try:
             await self._store.insert_cluster(record)
         except RequestIdTakenError:  # The same request came twice at once.
@@ -201,6 +203,7 @@ class Clusters:
         if options.mode == "assign":
             _check_assignable(record)
         await self._admission.quota(caller)
+        options = replace(options, traceparent=tracing.current())
 
         def move(current: ClusterRecord) -> ClusterRecord:
             if _same_request(current, options) is not None:  # The same came twice at once.

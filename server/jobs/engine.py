@@ -22,7 +22,9 @@ from dask.distributed import Client, Future, LocalCluster, Nanny, get_worker
 from distributed import KilledWorker
 from distributed.client import FutureCancelledError
 
+from server import logs
 from server.errors import PreconditionError, RunFailure
+from server.logs import LogSettings
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
@@ -71,11 +73,14 @@ class EngineSettings:
         Threads that numeric libraries may use in each worker.
     address : str or None
         Scheduler of a cluster that others keep; None: a local cluster.
+    logs : LogSettings or None
+        How workers log; None leaves that as it is.
     """
 
     workers: int = 1
     threads: int = os.cpu_count() or 1
     address: str | None = None
+    logs: LogSettings | None = None
 
 
 class _ShortGraceNanny(Nanny):  # type: ignore[misc]
@@ -151,7 +156,7 @@ class Engine:
             raise RuntimeError("the engine is not started")
         self._listeners[key] = on_report
         self._futures[key] = self._client.submit(
-            _call, function, argument, self._topic, key,
+            _call, function, argument, self._topic, key, self._settings.logs,
             key=f"{key}-{uuid4().hex[:8]}", pure=False, retries=0,
         )  # fmt: skip
         try:
@@ -235,9 +240,16 @@ class Engine:
 
 
 def _call(
-    function: WorkerFunction[Argument, Result], argument: Argument, topic: str, key: str
+    function: WorkerFunction[Argument, Result],
+    argument: Argument,
+    topic: str,
+    key: str,
+    log_settings: LogSettings | None,
 ) -> Result:
     """Run in the worker: give way to the server, then do the work and tell about it."""
+    if log_settings is not None:
+        logs.configure(log_settings)
+        logs.bind(run_id=key)
     # What goes wrong here is told by the server, once, with the run's name.
     logging.getLogger("distributed.worker").setLevel(logging.CRITICAL)
     if os.getpriority(os.PRIO_PROCESS, 0) < WORKER_NICENESS:

@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 
-from server.errors import ClusterNotFoundError
+from server.errors import ClusterNotFoundError, ServerStoppingError
 from server.jobs.ledger import utc_now
 from server.jobs.model import ClusterRecord, EventRecord, RunRecord
 from server.stores.base import JobStore
@@ -39,6 +39,7 @@ class EventLog:
         self._poll_s = poll_s
         self._heartbeat_s = heartbeat_s
         self._bells: dict[str, set[asyncio.Event]] = {}
+        self._is_closing = False
 
     @property
     def watched_runs(self) -> int:
@@ -56,6 +57,12 @@ class EventLog:
         for bell in self._bells.get(run_id, ()):
             bell.set()
 
+    def end_watches(self) -> None:
+        """Tell every watcher that the server is stopping; new ones are told at once."""
+        self._is_closing = True
+        for run_id in self._bells:
+            self.ring(run_id)
+
     async def follow(
         self, namespace_id: str, cluster_id: str, run_id: str, after_sequence: int
     ) -> AsyncGenerator[EventRecord | Heartbeat, None]:
@@ -68,6 +75,8 @@ class EventLog:
         ------
         ClusterNotFoundError
             If the cluster is deleted while it is watched.
+        ServerStoppingError
+            After the events there are, if the server is stopping.
         """
         clock = asyncio.get_running_loop().time
         last_sent = clock()
@@ -86,6 +95,11 @@ class EventLog:
                     if final.sequence <= after_sequence:
                         return  # The watcher has seen the end already.
                     continue
+                if self._is_closing:
+                    raise ServerStoppingError(
+                        "this server is stopping; the run goes on with the next one. Watch again "
+                        f"after sequence {after_sequence}"
+                    )
                 if clock() - last_sent >= self._heartbeat_s:
                     last_sent = clock()
                     yield Heartbeat(run)

@@ -17,6 +17,7 @@ from server.jobs.definition import ClusterDefinition
 SCHEMA_VERSION = 1
 
 RunStatus = Literal["pending", "processing", "completed", "failed", "canceled"]
+ACTIVE_STATUSES: tuple[RunStatus, ...] = ("pending", "processing")
 FINAL_STATUSES: frozenset[RunStatus] = frozenset({"completed", "failed", "canceled"})
 
 Stage = Literal["export", "load", "preprocess", "cluster", "summarize", "label", "write"]
@@ -142,7 +143,8 @@ class RunRecord(DefinedRecord):
     `definition` is what this run started with, overrides included: a later PATCH of the
     cluster does not touch it. `committed_at` is the point after which the run can only go
     forward: its results are whole and being published, by whoever holds the lease. `renamed`
-    lies over the names in its artifacts, which never change.
+    lies over the names in its artifacts, which never change. `traceparent` names the span of
+    the call that asked for it, where that is traced.
     """
 
     run_id: str
@@ -152,6 +154,7 @@ class RunRecord(DefinedRecord):
     within: ParentGroup | None = None
     request_id: str | None = None
     request_sha256: str | None = None
+    traceparent: str | None = None
     status: RunStatus = "pending"
     stage: Stage | None = None
     queued_at: datetime

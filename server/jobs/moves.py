@@ -59,12 +59,15 @@ class RunOptions:
         Least cosine similarity for that.
     request_id, request_sha256 : str or None
         The caller's name for the request, and what its body was.
+    traceparent : str or None
+        The span of the call, for the run's to lie under.
     """
 
     mode: Literal["full", "assign"] = "full"
     assignment_threshold: float | None = None
     request_id: str | None = None
     request_sha256: str | None = None
+    traceparent: str | None = None
 
 
 FULL = RunOptions()

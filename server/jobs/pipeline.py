@@ -19,6 +19,8 @@ import pyarrow as pa
 from qdrant_client import QdrantClient
 
 from gpu.errors import TooFewPointsError
+from gpu.memory import device_memory
+from server import tracing
 from server.errors import NotFoundError
 from server.export.parquet import ExportReport
 from server.export.rows import WHOLE_PAYLOAD
@@ -52,9 +54,9 @@ def prepare(spec: RunSpec, report: Report) -> Prepared:
     """
     folder = _folder(spec, spec.run_id)
     folder.begin(spec.lease_number)
-    with _connected(spec) as client:
+    with _connected(spec) as client, tracing.joined(spec.trace) as traces:
         plan = plan_sources_now(client, spec.qdrant_names, spec.definition)
-        work = Work(spec, StageClock(report), folder, client, plan)
+        work = Work(spec, StageClock(report, device_memory, traces), folder, client, plan)
         require_room(work)
         with folder.export_dir() as directory:
             return _through_the_stages(work, directory)
@@ -67,9 +69,9 @@ def publish(spec: RunSpec, report: Report) -> list[str]:
     if spec.result.skipped_reason is not None:
         return []
     warnings: list[str] = []
-    with _connected(spec) as client:
+    with _connected(spec) as client, tracing.joined(spec.trace) as traces:
         if spec.definition.enrich_source_collection:
-            warnings += _enrich(spec, StageClock(report), client)
+            warnings += _enrich(spec, StageClock(report, tracing=traces), client)
         for output in spec.result.outputs:
             outputs.publish_outputs(client, output)
     retention.apply_retention(

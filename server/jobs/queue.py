@@ -68,6 +68,11 @@ class RunQueue:
         self._in_hand: dict[str, tuple[RunningRun, asyncio.Task[None]]] = {}
         self._loop_task: asyncio.Task[None] | None = None
 
+    @property
+    def n_in_hand(self) -> int:
+        """How many runs this server works on."""
+        return len(self._in_hand)
+
     def start(self) -> None:
         """Begin to claim."""
         self._loop_task = asyncio.create_task(self._loop(), name="run-queue")
@@ -92,6 +97,7 @@ class RunQueue:
         tasks = [task for _, task in self._in_hand.values()]
         if not tasks:
             return
+        log.info("stopping: %d runs in hand get %g s to end", len(tasks), grace_s)
         if grace_s > 0:
             await asyncio.wait(tasks, timeout=grace_s)
         for run, task in list(self._in_hand.values()):

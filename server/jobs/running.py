@@ -15,11 +15,13 @@ import contextlib
 import functools
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
 from gpu.errors import ClusteringError, HostMemoryError
+from server import logs, tracing
 from server.errors import ClusterNotFoundError, RunFailure, ShoalError, UnavailableError
 from server.jobs import ledger, moves, pipeline
 from server.jobs.engine import Engine, StoppedError, WorkerDiedError
@@ -28,7 +30,9 @@ from server.jobs.ledger import utc_now
 from server.jobs.model import ClusterRecord, EventRecord, RunError, RunRecord
 from server.jobs.moves import LeaseLostError
 from server.jobs.spec import Prepared, Progress, RunSpec
+from server.metrics import Metrics, RunMeter
 from server.stores.base import JobStore
+from server.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +64,8 @@ class Workplace:
     make_spec: Callable[[ClusterRecord, RunRecord], Awaitable[RunSpec]]
     lease_s: float
     outage_s: float = 300.0
+    metrics: Metrics = field(default_factory=Metrics)
+    traces: Tracing = tracing.OFF
 
 
 class GivenUpError(RunFailure):
@@ -80,6 +86,7 @@ class RunningRun:
         self._lease_number = run.lease.number
         self.run_id = run.run_id
         self._reports: asyncio.Queue[Progress | None] = asyncio.Queue()
+        self._meter = RunMeter(workplace.metrics)
         self._spec: RunSpec | None = None
         self._stop_reason: StopReason | None = None
         self._stop_asked = asyncio.Event()
@@ -102,13 +109,16 @@ class RunningRun:
 
     async def bring_to_end(self) -> None:
         """Do the work, whatever happens, up to a final state or the loss of the lease."""
+        logs.bind(run_id=self.run_id, cluster_id=self._cluster.cluster_id)
         heartbeat = asyncio.create_task(self._keep_lease())
         writer = asyncio.create_task(self._write_reports())
         try:
-            await self._work()
+            with self._span():
+                await self._work()
         except StoppedError:
             await self._after_stop()
         except LeaseLostError as error:
+            self._at.metrics.lease_losses.inc()
             self._stop_reason = "lease lost"  # What is still to be told is another's to tell.
             log.warning("run %s: %s", self.run_id, error)
         except ClusterNotFoundError as error:
@@ -130,6 +140,19 @@ class RunningRun:
             self._reports.put_nowait(None)
             await writer
             self._at.events.ring(self.run_id)
+
+    def _span(self) -> AbstractContextManager[None]:
+        """Cover the work by a span, under the call that asked for the run."""
+        return self._at.traces.span(
+            "run",
+            parent=self._run.traceparent,
+            attributes={
+                "shoal.run_id": self.run_id,
+                "shoal.cluster_id": self._cluster.cluster_id,
+                "shoal.namespace_id": self._cluster.namespace_id,
+                "shoal.attempt": self._run.attempts,
+            },
+        )
 
     async def _work(self) -> None:
         self._tell_if_taken_up()
@@ -220,6 +243,8 @@ class RunningRun:
     def _stop(self, reason: StopReason) -> None:
         if self._stop_reason is None:
             self._stop_reason = reason
+            if reason == "lease lost":
+                self._at.metrics.lease_losses.inc()
             self._stop_asked.set()
             task = asyncio.create_task(self._at.engine.stop(self.run_id))
             self._stopping.add(task)
@@ -240,6 +265,7 @@ class RunningRun:
 
     async def _after_death(self, error: WorkerDiedError) -> None:
         """Let the run be claimed again, unless it has killed too many workers."""
+        self._at.metrics.worker_deaths.inc()
         if self._run.attempts < moves.MAX_ATTEMPTS:
             await self._release(f"{error.message}; the run goes on from its last stage", False)
             return
@@ -258,7 +284,10 @@ class RunningRun:
 
     async def _fail_unexpectedly(self, error: Exception) -> None:
         error_id = uuid4().hex[:12]
-        log.error("run %s failed, error id %s", self.run_id, error_id, exc_info=error)
+        log.error(
+            "run %s failed, error id %s", self.run_id, error_id,
+            exc_info=error, extra={"error_id": error_id},
+        )  # fmt: skip
         await self._fail(RunError(reason="INTERNAL", message=INTERNAL_MESSAGE.format(error_id)))
 
     async def _fail(self, error: RunError) -> None:
@@ -298,6 +327,8 @@ class RunningRun:
         except (LeaseLostError, ClusterNotFoundError) as lost:
             log.warning("run %s ended elsewhere: %s", self.run_id, lost)
             return
+        self._at.metrics.ended.labels(status).inc()
+        log.info("run %s ended: %s", self.run_id, status, extra={"status": status})
         await self._outlast(lambda: self._at.events.append(final_event(self._run)))
 
     async def _release(self, message: str, blameless: bool) -> None:
@@ -377,6 +408,7 @@ class RunningRun:
     async def _write_reports(self) -> None:
         """Store what the worker tells, in order; a lost event never ends a run."""
         while (report := await self._reports.get()) is not None:
+            self._meter.note(report)
             try:
                 await self._outlast(functools.partial(self._store_report, report))
             except Exception as error:  # Whoever ends the run waits for this task's work.

@@ -9,10 +9,12 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from server import tracing
 from server.jobs.definition import ClusterDefinition
 from server.jobs.model import OutputCollection, ParentGroup, RunRecord, RunResult, Stage
 from server.labeling.settings import LabelingSettings
 from server.qdrant.client import QdrantAddress
+from server.tracing import TraceLink, Tracing
 
 REPORT_EVERY_S = 0.25
 """Progress inside a stage is told at most this often; its start and end always."""
@@ -52,6 +54,8 @@ class RunSpec:
         Of the attempt: what it writes gives way to that of a later one.
     result : RunResult or None
         What was committed; set once the run only needs to be published.
+    trace : TraceLink or None
+        Where the run's spans go; None while nothing is traced.
     """
 
     namespace_id: str
@@ -73,6 +77,7 @@ class RunSpec:
     assignment_threshold: float = DEFAULT_ASSIGNMENT_THRESHOLD
     lease_number: int = 1
     result: RunResult | None = None
+    trace: TraceLink | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,7 @@ class Progress:
     """One thing a worker tells: where it is, how far, and what it has to say.
 
     `share` is the done part of the stage, 0 to 1, or None while it cannot be known.
+    `device_memory` has the GPU's used and total bytes, for the server's metrics.
     """
 
     stage: Stage | None = None
@@ -99,6 +105,7 @@ class Progress:
     device_reason: str | None = None
     warnings: tuple[str, ...] = ()
     occurred_at: datetime | None = None
+    device_memory: dict[str, int] | None = None
 
     def to_message(self) -> dict[str, Any]:
         """Give the form that travels to the server: plain values only."""
@@ -118,9 +125,14 @@ Report = Callable[[dict[str, Any]], None]
 
 @dataclass
 class StageClock:
-    """Walks a run through its stages: tells where it is, and measures each."""
+    """Walks a run through its stages: tells where it is, and measures each.
+
+    `device_memory` is asked at the end of each stage; `tracing` makes each a span.
+    """
 
     report: Report
+    device_memory: Callable[[], dict[str, int] | None] = lambda: None
+    tracing: Tracing = tracing.OFF
     timings_s: dict[str, float] = field(default_factory=dict)
     _told_at: float = 0.0
 
@@ -130,13 +142,15 @@ class StageClock:
         teller = StageTeller(self, stage)
         self.tell(Progress(stage=stage, share=0.0, message=message))
         started = time.perf_counter()
-        yield teller
+        with self.tracing.span(stage):
+            yield teller
         elapsed = time.perf_counter() - started
         self.timings_s[stage] = self.timings_s.get(stage, 0.0) + elapsed
         self.tell(
             Progress(
                 stage=stage, share=1.0, processed=teller.processed, total=teller.total,
                 message=teller.message, device=teller.device, device_reason=teller.device_reason,
+                device_memory=self.device_memory(),
             )
         )  # fmt: skip
 

@@ -141,6 +141,9 @@ class JobStore(Protocol):
     async def count_active_runs(self, namespace_id: str) -> int:
         """Count runs that are pending or processing in a namespace."""
 
+    async def count_active_by_status(self) -> dict[RunStatus, int]:
+        """Count runs that are pending or processing, of all namespaces, by their state."""
+
     async def claimable(
         self, now: datetime, limit: int, after_namespace: str = ""
     ) -> list[ClusterRecord]:

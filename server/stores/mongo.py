@@ -28,7 +28,14 @@ from server.errors import (
     ShoalError,
     UnavailableError,
 )
-from server.jobs.model import SCHEMA_VERSION, ClusterRecord, EventRecord, KeyRecord, NamespaceRecord
+from server.jobs.model import (
+    SCHEMA_VERSION,
+    ClusterRecord,
+    EventRecord,
+    KeyRecord,
+    NamespaceRecord,
+    RunStatus,
+)
 from server.stores import mongo_schema as schema
 from server.stores.base import ClusterPage, ClusterQuery, RunPage, RunQuery
 from server.stores.documents import (
@@ -297,6 +304,18 @@ class MongoStore:
                 {"$group": {"_id": None, "count": {"$sum": 1}}},
             )
         return int(counts[0]["count"]) if counts else 0
+
+    async def count_active_by_status(self) -> dict[RunStatus, int]:
+        """Count runs that are pending or processing, of all namespaces, by their state."""
+        with words_for(self._name):
+            counts = await self._aggregate(
+                {"$match": {"runs.status": schema.ACTIVE}},
+                {"$project": {"runs.status": 1}},
+                {"$unwind": "$runs"},
+                {"$match": {"runs.status": schema.ACTIVE}},
+                {"$group": {"_id": "$runs.status", "count": {"$sum": 1}}},
+            )
+        return {row["_id"]: int(row["count"]) for row in counts}
 
     async def claimable(
         self, now: datetime, limit: int, after_namespace: str = ""

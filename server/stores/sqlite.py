@@ -24,7 +24,7 @@ from server.errors import (
     NotFoundError,
     UnavailableError,
 )
-from server.jobs.model import ClusterRecord, EventRecord, KeyRecord, NamespaceRecord
+from server.jobs.model import ClusterRecord, EventRecord, KeyRecord, NamespaceRecord, RunStatus
 from server.stores import sqlite_queries as queries
 from server.stores.base import ClusterPage, ClusterQuery, RunPage, RunQuery
 from server.stores.documents import (
@@ -217,6 +217,12 @@ class SqliteStore:
             return int(row[0])
 
         return await self._read(work)
+
+    async def count_active_by_status(self) -> dict[RunStatus, int]:
+        """Count runs that are pending or processing, of all namespaces, by their state."""
+        return await self._read(
+            lambda connection: dict(connection.execute(queries.COUNT_ACTIVE_BY_STATUS).fetchall())
+        )
 
     async def claimable(
         self, now: datetime, limit: int, after_namespace: str = ""

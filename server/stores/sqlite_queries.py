@@ -79,6 +79,9 @@ CLUSTER_BY_RUN = f"""{_FIND} :namespace_id AND cluster_id IN (
 COUNT_ACTIVE_RUNS = (
     "SELECT count(*) FROM runs WHERE namespace_id = ? AND status IN ('pending', 'processing')"
 )
+COUNT_ACTIVE_BY_STATUS = (
+    "SELECT status, count(*) FROM runs WHERE status IN ('pending', 'processing') GROUP BY status"
+)
 LAST_EVENT = (
     "SELECT sequence, is_final, document FROM events WHERE run_id = ? "
     "ORDER BY sequence DESC LIMIT 1"

@@ -335,6 +335,7 @@ async def test_active_runs_are_counted_by_namespace(store: JobStore) -> None:
     await store.insert_cluster(cluster(3, runs=[run(4, status="canceled")]))
     await store.insert_cluster(cluster(4, runs=[run(5)], namespace_id="ns_b"))
     assert await store.count_active_runs(NAMESPACE) == 2
+    assert await store.count_active_by_status() == {"pending": 2, "processing": 1}
 
 
 async def test_claimable_gives_waiting_and_abandoned_runs(store: JobStore) -> None:

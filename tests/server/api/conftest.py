@@ -49,11 +49,18 @@ def heartbeat_s() -> float:
 
 
 @pytest.fixture
+def recheck_s() -> float:
+    """How old the check of an open stream's key may be; a test may parametrize it."""
+    return 10.0
+
+
+@pytest.fixture
 async def world(
     tmp_path: Path,
     async_client: AsyncQdrantClient,
     qdrant_address: QdrantAddress,
     heartbeat_s: float,
+    recheck_s: float,
 ) -> AsyncIterator[World]:
     store = SqliteStore(tmp_path / "jobs.sqlite")
     await store.open()
@@ -79,7 +86,7 @@ async def world(
     served = await build_grpc_server(
         Services(ClusterService(clusters, results), TaskService(clusters)),
         listen="127.0.0.1:0",
-        interceptors=[CallInterceptor(tenancy)],
+        interceptors=[CallInterceptor(tenancy, recheck_s=recheck_s)],
         more=[GatewayChecks(tenancy).handler()],
     )
     await served.server.start()

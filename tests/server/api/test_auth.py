@@ -6,7 +6,13 @@ from typing import Any
 
 import grpc
 import pytest
-from clusters.v1 import cluster_requests_pb2, cluster_service_pb2, task_pb2, task_service_pb2
+from clusters.v1 import (
+    cluster_requests_pb2,
+    cluster_service_pb2,
+    task_pb2,
+    task_service_pb2,
+    watch_pb2,
+)
 from clusters.v1.cluster_service_pb2_grpc import ClusterServiceServicer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -81,6 +87,23 @@ async def test_a_revoked_key_ends_at_once(world: World, caller: Caller) -> None:
     await world.tenancy.revoke_key(record.key_id)
 
     assert (await refusal(caller)).code is grpc.StatusCode.UNAUTHENTICATED
+
+
+@pytest.mark.parametrize(("heartbeat_s", "recheck_s"), [(0.02, 0.0)])
+async def test_a_revoked_key_ends_its_open_streams(
+    world: World, caller: Caller, body: dict[str, Any]
+) -> None:
+    cluster = await caller.create(body)
+    request = watch_pb2.WatchExecutionRequest(cluster_id=cluster.cluster_id)
+    beats = aiter(caller.call(caller.clusters.WatchExecution, request))
+    await anext(beats)
+    (record,) = await world.store.list_keys()
+
+    await world.tenancy.revoke_key(record.key_id)
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        _ = [beat async for beat in beats]
+
+    assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 async def test_a_namespace_that_is_not_the_keys_is_forbidden(world: World) -> None:

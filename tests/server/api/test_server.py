@@ -1,10 +1,8 @@
-"""The server around the services: reflection, health, its port, and TLS."""
+"""The server around the services: reflection, health, and its port."""
 
 from __future__ import annotations
 
 import asyncio
-import subprocess
-from pathlib import Path
 
 import grpc
 import pytest
@@ -17,7 +15,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
-from server.api.server import ListenError, Services, Tls, build_grpc_server
+from server.api.server import ListenError, Services, build_grpc_server
 from server.api.service import ClusterService
 from server.api.task_service import TaskService
 from tests.server.api.failures import failure_of
@@ -110,43 +108,3 @@ async def test_smaller_limits_can_be_set() -> None:
     await served.server.stop(0)
 
     assert failure.code is grpc.StatusCode.RESOURCE_EXHAUSTED
-
-
-@pytest.fixture(scope="module")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
-    """A certificate for localhost that signed itself."""
-    folder: Path = tmp_path_factory.mktemp("tls")
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
-    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
-    try:
-        subprocess.run(
-            [*command.split(), "-addext", "subjectAltName=DNS:localhost", *files],
-            check=True,
-            capture_output=True,
-        )
-    except FileNotFoundError:
-        pytest.skip("needs the openssl program to make a certificate")
-    certificate = (folder / "cert.pem").read_bytes()
-    return Tls(certificate, (folder / "key.pem").read_bytes(), client_ca=certificate)
-
-
-async def test_mutual_tls_lets_only_known_clients_in(tls: Tls) -> None:
-    served = await build_grpc_server(EMPTY, listen="127.0.0.1:0", tls=tls)
-    await served.server.start()
-    known = grpc.ssl_channel_credentials(tls.certificate, tls.private_key, tls.certificate)
-    unknown = grpc.ssl_channel_credentials(tls.certificate)
-    answers = []
-    for credentials in (known, unknown):
-        async with grpc.aio.secure_channel(f"localhost:{served.port}", credentials) as channel:
-            probe = health_pb2_grpc.HealthStub(channel)
-            try:
-                answer = await probe.Check(health_pb2.HealthCheckRequest(), timeout=5)
-                answers.append(answer.status)
-            except grpc.aio.AioRpcError as error:
-                answers.append(error.code())
-    await served.server.stop(0)
-
-    assert answers == [
-        health_pb2.HealthCheckResponse.SERVING,
-        grpc.StatusCode.UNAVAILABLE,
-    ]

@@ -49,6 +49,29 @@ def test_a_key_opens_its_namespace_until_it_is_revoked(tmp_path: Path, documents
     assert "revoked" in revoked.err
 
 
+def test_keys_are_rotated_under_a_running_server(tmp_path: Path):
+    where = ("--data-dir", tmp_path)
+
+    def new_key():
+        return call_shoal("keys", "create", "--namespace", "books", "--json", *where).json()
+
+    assert call_shoal("namespaces", "create", "books", *where).code == 0
+    old = new_key()
+    with serving(tmp_path) as served:
+        caller = {"SHOAL_SERVER": served.address, "SHOAL_NAMESPACE": "books"}
+
+        def codes(*keys):
+            return [call_shoal("list", **caller, SHOAL_KEY=key["secret"]).code for key in keys]
+
+        before = codes(old)
+        new = new_key()
+        both = codes(old, new)
+        assert call_shoal("keys", "revoke", old["key_id"], *where).code == 0
+        after = codes(old, new)
+
+    assert (before, both, after) == ([0], [0, 0], [5, 0])
+
+
 def test_importing_twice_replaces(tmp_path: Path, documents: Path):
     words = ("import", documents, "--collection", "docs", "--json", "--data-dir", tmp_path)
     first, second = call_shoal(*words), call_shoal(*words)
