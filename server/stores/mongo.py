@@ -29,6 +29,7 @@ from server.errors import (
     UnavailableError,
 )
 from server.jobs.model import (
+    ACTIVE_STATUSES,
     SCHEMA_VERSION,
     ClusterRecord,
     EventRecord,
@@ -295,27 +296,23 @@ class MongoStore:
 
     async def count_active_runs(self, namespace_id: str) -> int:
         """Count runs that are pending or processing in a namespace."""
-        with words_for(self._name):
-            counts = await self._aggregate(
-                {"$match": {"namespace_id": namespace_id, "runs.status": schema.ACTIVE}},
-                {"$project": {"runs.status": 1}},
-                {"$unwind": "$runs"},
-                {"$match": {"runs.status": schema.ACTIVE}},
-                {"$group": {"_id": None, "count": {"$sum": 1}}},
-            )
-        return int(counts[0]["count"]) if counts else 0
+        return await self._count_runs({"namespace_id": namespace_id}, schema.ACTIVE)
 
     async def count_active_by_status(self) -> dict[RunStatus, int]:
         """Count runs that are pending or processing, of all namespaces, by their state."""
+        counts = {status: await self._count_runs({}, status) for status in ACTIVE_STATUSES}
+        return {status: count for status, count in counts.items() if count}
+
+    async def _count_runs(self, among: Fields, status: Fields | RunStatus) -> int:
         with words_for(self._name):
             counts = await self._aggregate(
-                {"$match": {"runs.status": schema.ACTIVE}},
+                {"$match": {**among, "runs.status": status}},
                 {"$project": {"runs.status": 1}},
                 {"$unwind": "$runs"},
-                {"$match": {"runs.status": schema.ACTIVE}},
-                {"$group": {"_id": "$runs.status", "count": {"$sum": 1}}},
+                {"$match": {"runs.status": status}},
+                {"$group": {"_id": None, "count": {"$sum": 1}}},
             )
-        return {row["_id"]: int(row["count"]) for row in counts}
+        return int(counts[0]["count"]) if counts else 0
 
     async def claimable(
         self, now: datetime, limit: int, after_namespace: str = ""
