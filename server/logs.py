@@ -47,11 +47,11 @@ class LogSettings:
 
 
 def configure(settings: LogSettings) -> None:
-    """Let this process log to standard error as the settings say, in place of what it did."""
-    handler = logging.StreamHandler()
+    """Let this process log to standard error as the settings say, from now on."""
+    handler = _Handler()
     handler.setFormatter(_formatter(settings))
     root = logging.getLogger()
-    root.handlers = [handler]
+    root.handlers = [*(each for each in root.handlers if not isinstance(each, _Handler)), handler]
     root.setLevel(settings.level)
     quiet_libraries(settings.level)
 
@@ -73,6 +73,10 @@ def bind(**fields: str) -> None:
 def _formatter(settings: LogSettings) -> logging.Formatter:
     kind = _JsonFormatter if settings.format == "json" else _TextFormatter
     return kind(settings.secrets)
+
+
+class _Handler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Ours, to be told from handlers of others when it is replaced."""
 
 
 class _SafeFormatter(logging.Formatter):

@@ -1,6 +1,7 @@
 """How commands fail: in words, with every fault listed, and with an exit code per kind.
 
-Codes are for scripts and never change: 0 done; 1 the run failed or was canceled; 2 wrong
+Codes are for scripts and never change: 0 done; 1 the run failed or was canceled, or
+doctor found a fault; 2 wrong
 usage or a refused argument; 3 the server or a store does not answer; 4 not found; 5 the key
 does not allow it; 6 the present state forbids it (a name that is taken, a run that is
 active, a limit that is met); 7 a fault of shoal itself; 130 interrupted.
@@ -32,8 +33,9 @@ EXIT_INTERNAL = 7
 EXIT_INTERRUPTED = 130
 
 EXIT_CODES_HELP = (
-    "Exit codes: 0 done · 1 run failed or canceled · 2 bad usage or argument · 3 unavailable · "
-    "4 not found · 5 key not allowed · 6 state forbids it · 7 internal fault · 130 interrupted."
+    "Exit codes: 0 done · 1 run failed or canceled, or doctor found a fault · "
+    "2 bad usage or argument · 3 unavailable · 4 not found · 5 key not allowed · "
+    "6 state forbids it · 7 internal fault · 130 interrupted."
 )
 
 _EXIT_OF: dict[grpc.StatusCode, int] = {

@@ -12,6 +12,8 @@ from server.cli import (
     clusters,
     connection,
     demo,
+    demo,
+    doctor,
     gateway,
     groups,
     handover,
@@ -90,4 +92,5 @@ app.command("delete", rich_help_panel=_RUNS)(clusters.delete)
 app.command("import", rich_help_panel=_SERVING)(importing.import_file)
 app.add_typer(namespaces.app, name="namespaces", rich_help_panel=_ACCESS)
 app.add_typer(keys.app, name="keys", rich_help_panel=_ACCESS)
+app.command("doctor", rich_help_panel=_SERVING)(doctor.doctor)
 app.command("demo", rich_help_panel=_SERVING)(demo.demo)

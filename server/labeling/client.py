@@ -141,6 +141,21 @@ class ModelClient:
                 return plain
         return outcome
 
+    async def find_fault(self) -> Failure | None:
+        """Ask for the list of models, once."""
+        import openai
+
+        if self._client is None:
+            raise RuntimeError("the client is not open")
+        try:
+            async with asyncio.timeout(self._settings.timeout_s):
+                await self._client.models.with_raw_response.list()
+        except openai.NotFoundError:  # It answers, and has no such list.
+            return None
+        except (TimeoutError, openai.OpenAIError) as error:
+            return self._failure_of(error)
+        return None
+
     async def _patiently(
         self, messages: list[dict[str, str]], response_format: Mapping[str, Any] | None
     ) -> Answer | Failure:
@@ -187,16 +202,22 @@ class ModelClient:
                 response = await create(
                     model=self._model, messages=messages, extra_body=self._parameters, **format_part
                 )
-        except (TimeoutError, openai.APITimeoutError):
-            return Failure("passing", f"no answer within {self._settings.timeout_s:g} s"), None
         except openai.APIStatusError as error:
-            return self._status_failure(error), _retry_after_s(error.response.headers)
-        except openai.APIConnectionError as error:
-            cause = error.__cause__ or error
-            return Failure("passing", "no connection", self._tidy(str(cause))), None
-        except openai.OpenAIError as error:
-            return Failure("request", type(error).__name__, self._tidy(str(error))), None
+            return self._failure_of(error), _retry_after_s(error.response.headers)
+        except (TimeoutError, openai.OpenAIError) as error:
+            return self._failure_of(error), None
         return self._read(response.content), None
+
+    def _failure_of(self, error: Exception) -> Failure:
+        import openai
+
+        if isinstance(error, TimeoutError | openai.APITimeoutError):
+            return Failure("passing", f"no answer within {self._settings.timeout_s:g} s")
+        if isinstance(error, openai.APIStatusError):
+            return self._status_failure(error)
+        if isinstance(error, openai.APIConnectionError):
+            return Failure("passing", "no connection", self._tidy(str(error.__cause__ or error)))
+        return Failure("request", type(error).__name__, self._tidy(str(error)))
 
     def _read(self, body: bytes) -> Answer | Failure:
         """Take the answer out of a successful response, which may still be anything."""
@@ -234,6 +255,18 @@ class ModelClient:
             text = text.replace(self._provider.api_key, "***")
         line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
         return line if len(line) <= 200 else line[:199] + "…"
+
+
+async def find_fault(provider: Provider, settings: LabelingSettings) -> Failure | None:
+    """Ask a provider for its models, which costs nothing; gives what is wrong, if anything."""
+    client = ModelClient(provider, "", settings, {})
+    failure = client.open()
+    if failure is not None:
+        return failure
+    try:
+        return await client.find_fault()
+    finally:
+        await client.close()
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:

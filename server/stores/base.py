@@ -96,6 +96,9 @@ class JobStore(Protocol):
     async def ping(self) -> None:
         """Answer, or raise `UnavailableError`."""
 
+    async def clock(self) -> datetime:
+        """Give the database's own time; servers compare leases by theirs."""
+
     # Clusters
 
     async def insert_cluster(self, record: ClusterRecord) -> None:

@@ -11,7 +11,7 @@ What was acknowledged is on the disks of a majority; what was read is too.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from motor.motor_asyncio import AsyncIOMotorClient
@@ -133,6 +133,13 @@ class MongoStore:
         """Ask the server for a sign of life, or raise `UnavailableError`."""
         with words_for(self._name):
             await self._database.command("ping")
+
+    async def clock(self) -> datetime:
+        """Give the server's time, in whole milliseconds."""
+        with words_for(self._name):
+            answer = await self._database.command("isMaster")
+        told: datetime = answer["localTime"]
+        return told if told.tzinfo is not None else told.replace(tzinfo=UTC)
 
     @property
     def _database(self) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import pytest
 from store_records import NAMESPACE, T0, OpenStore, after, cluster, definition, event, run
@@ -326,6 +327,12 @@ async def test_runs_are_listed_newest_first_with_their_cluster(store: JobStore) 
     page = await store.list_runs(RunQuery(NAMESPACE, limit=0))
     assert (page.rows, page.total) == ([], 4)
     assert (await store.list_runs(RunQuery(NAMESPACE, cluster_id="clust_9"))).total == 0
+
+
+async def test_the_store_tells_its_time(store: JobStore) -> None:
+    ahead = await store.clock() - datetime.now(UTC)
+
+    assert abs(ahead.total_seconds()) < 5
 
 
 async def test_active_runs_are_counted_by_namespace(store: JobStore) -> None:

@@ -82,6 +82,7 @@ class ChatServer:
         self.received: list[Received] = []
         self.most_at_once = 0
         self.answering: Answering = name_by_first_text
+        self.models_status = 200
         self._at_once = 0
         self._lock = threading.Lock()
         self.ending = threading.Event()
@@ -126,6 +127,18 @@ class ChatServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                """Give the list of models, or an error that quotes the key."""
+                told = {"error": {"message": self.headers["authorization"]}}
+                is_well = chat.models_status == 200
+                body = {"object": "list", "data": []} if is_well else told
+                content = json.dumps(body).encode()
+                self.send_response(chat.models_status)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
