@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 IMAGE ?= shoal
 
-.PHONY: help setup warm demo serve gateway test mongo-server test-gpu lint format proto lock bench gpu-bench gpu-check image clean
+.PHONY: help setup warm demo serve gateway test fuzz mongo-server test-gpu lint format proto lock bench gpu-bench gpu-check image clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -34,6 +34,9 @@ gateway: $(READY) ## REST on 127.0.0.1:8080 for the server of `make serve`
 
 test: $(READY) ## Run the tests (no GPU, no network, no other server needed)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+
+fuzz: $(READY) ## Send random requests and filters for some minutes; EXAMPLES for each call
+	SHOAL_FUZZ_EXAMPLES=$(or $(EXAMPLES),1000) $(BIN)/python -m pytest -n 2 -q tests/server/api/test_fuzz.py
 
 mongo-server: ## Build the MongoDB stand-in that the store tests use when it is there (Java, Maven)
 	mvn -q -f tests/mongo_server package

@@ -118,7 +118,7 @@ def serving(data_dir: Path, *flags: str, **settings: str) -> Iterator[Served]:
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-        process.wait(40)
+        process.wait(90)
         process.stdout.close()
 
 

@@ -12,7 +12,6 @@ from server.cli import (
     clusters,
     connection,
     demo,
-    demo,
     doctor,
     gateway,
     groups,

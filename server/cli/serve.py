@@ -107,6 +107,7 @@ async def _serve(settings: Settings, *, json_output: bool) -> None:
     logs.quiet_libraries(settings.log_level)  # Dask sets its own level when it is loaded.
     stopping = _stop_on_signals()
     credentials = _credentials(settings)
+    logins = FailedLogins(settings.failed_logins_per_minute)
     calls_grace_s = settings.shutdown_grace_s * CALLS_SHARE
     runs_grace_s = settings.shutdown_grace_s - calls_grace_s
     # Without a drain (a fault, before serving) nobody waits for runs.
@@ -118,12 +119,12 @@ async def _serve(settings: Settings, *, json_output: bool) -> None:
             interceptors=[
                 CallInterceptor(
                     app.tenancy,
-                    logins=FailedLogins(settings.failed_logins_per_minute),
+                    logins=logins,
                     metrics=app.metrics,
                     traces=app.tracing,
                 )
             ],
-            more=[GatewayChecks(app.tenancy).handler()],
+            more=[GatewayChecks(app.tenancy, logins).handler()],
         )
         await served.server.start()
         try:

@@ -14,8 +14,9 @@ from typing import Any
 import grpc
 from clusters.gateway.v1 import external_check_pb2 as pb
 
-from server.api.auth import admit
+from server.api.auth import Credentials, Gate
 from server.api.errors import Answer, answer_to, internal_answer, is_ours_to_mend
+from server.api.logins import FailedLogins
 from server.api.rest.errors import rest_answer
 from server.api.rest.requests import check_request
 from server.api.rest.routes import Routes
@@ -37,8 +38,8 @@ _log = logging.getLogger(__name__)
 class GatewayChecks:
     """Answers Envoy, for calls admitted by `tenancy`."""
 
-    def __init__(self, tenancy: Tenancy) -> None:
-        self._tenancy = tenancy
+    def __init__(self, tenancy: Tenancy, logins: FailedLogins | None = None) -> None:
+        self._gate = Gate(tenancy, logins)
         self._routes = Routes()
 
     def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
@@ -53,15 +54,16 @@ class GatewayChecks:
     async def check(self, request: pb.CheckRequest, context: Context) -> pb.CheckResponse:
         """Let a request go on, or say what its caller gets instead."""
         try:
-            await self._check(request.attributes.request.http)
+            await self._check(request.attributes.request.http, context.peer())
         except Exception as error:
             return _denied(_answer(error))
         return pb.CheckResponse()
 
-    async def _check(self, http: pb.AttributeContext.HttpRequest) -> None:
+    async def _check(self, http: pb.AttributeContext.HttpRequest, peer: str) -> None:
         path, _, query = http.path.partition("?")
         route = self._routes.find(http.method, path)
-        await admit(self._tenancy, route.rpc, http.headers.items())
+        # The peer is the gateway: what the request says of its sender anybody could write.
+        await self._gate.check(route.rpc, Credentials.of(http.headers.items(), peer))
         if len(http.raw_body) > SMALL_BODY_BYTES:
             await asyncio.to_thread(check_request, route, path, query, http.raw_body)
         else:

@@ -155,7 +155,18 @@ async def finished(
     world: World, caller: Caller, body: dict[str, Any], products: str
 ) -> cluster_pb2.Cluster:
     """A cluster whose run found two groups and some noise, artifacts and all."""
-    cluster = await caller.create({**body, "cluster_name": "done"})
+    return await finish(world, caller, {**body, "cluster_name": "done"}, products)
+
+
+async def finish(
+    world: World,
+    caller: Caller,
+    body: dict[str, Any],
+    collection_id: str,
+    labels: tuple[str, str] = ("Red things", "Cluster 1"),
+) -> cluster_pb2.Cluster:
+    """Create a cluster and give its run two groups, some noise, and their artifacts."""
+    cluster = await caller.create(body)
     run = await world.begin(cluster.cluster_id)
     groups = [
         Group(
@@ -166,7 +177,7 @@ async def finished(
             keywords=("red", "warm") if i == 0 else (),
             centroid=np.arange(4, dtype=np.float32) + i,
         )
-        for i, (label, count) in enumerate((("Red things", 10), ("Cluster 1", 6)))
+        for i, (label, count) in enumerate(zip(labels, (10, 6), strict=True))
     ]
     folder = RunFolder(
         str(world.artifacts), world.namespace.namespace_id, cluster.cluster_id, run.run_id
@@ -175,7 +186,7 @@ async def finished(
     folder.write_groups(groups)
     folder.write_members(
         members_table(
-            pa.array([products] * 20),
+            pa.array([collection_id] * 20),
             pa.array([str(i) for i in range(20)]),
             LABELS,
             groups,

@@ -6,10 +6,13 @@ import asyncio
 from typing import Any
 
 import grpc
+import pytest
 from clusters.v1 import cluster_pb2, cluster_requests_pb2, execution_pb2, task_pb2
 from google.protobuf import json_format
+from google.rpc import error_details_pb2
 
 from server.jobs import moves
+from server.jobs.admission import Limits
 from server.jobs.ledger import utc_now
 from server.jobs.model import OutputCollection, RunResult
 from tests.server.api.failures import failure_of
@@ -225,6 +228,25 @@ async def test_a_second_run_waits_for_the_first(caller: Caller, body: dict[str, 
 
     assert (failure.code, failure.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "RUN_ACTIVE")
     assert cluster.last_run_id in failure.message
+
+
+async def test_a_namespace_has_so_many_active_runs_and_no_more(
+    world: World, caller: Caller, body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world.clusters._admission, "_limits", Limits(active_runs=2))
+    first, _ = await caller.create(body), await caller.create(body)
+
+    refused = await failure_of(caller.create(body))
+    draft = await caller.create({**body, "execute": False})
+    await caller.cancel(first.cluster_id, first.last_run_id)
+    after = await caller.create(body)
+
+    assert (refused.code, refused.reason) == (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "QUOTA_EXCEEDED",
+    )
+    assert refused.detail(error_details_pb2.RetryInfo).retry_delay.seconds > 0
+    assert (draft.status, after.status) == ("DRAFT", "PENDING")
 
 
 async def test_overrides_hold_for_one_run(caller: Caller, body: dict[str, Any]) -> None:

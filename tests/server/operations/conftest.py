@@ -114,7 +114,7 @@ def operate(
         with urlopen(f"http://{metrics_address}/metrics", timeout=10) as answer:
             metrics = answer.read().decode()
         served.process.send_signal(signal.SIGTERM)
-        exit_code = served.process.wait(40)
+        exit_code = served.process.wait(90)
     secrets = {
         "API key": key,
         "wrong API key": WRONG_KEY,

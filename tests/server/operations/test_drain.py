@@ -99,7 +99,7 @@ def test_a_run_that_ends_within_the_grace_is_seen_to_its_end(data_dir: Path) -> 
             cluster_requests_pb2.GetClusterRequest(cluster_id=cluster.cluster_id), timeout=20
         )
         watcher.ended()
-        exit_code = served.process.wait(30)
+        exit_code = served.process.wait(90)
 
     failure = read_failure(refused.value)
     assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "SERVER_STOPPING")
@@ -119,7 +119,7 @@ def test_a_run_beyond_the_grace_goes_on_with_the_next_server(data_dir: Path) -> 
         watcher = Watcher(stub, cluster.cluster_id, "cluster")
         stop(served)
         watcher.ended()
-        exit_code = served.process.wait(30)
+        exit_code = served.process.wait(90)
 
     *_, handed_back, last = watcher.events
     assert "the server is stopping" in handed_back.message
