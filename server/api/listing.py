@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, cast, get_args
 
 from clusters.v1 import cluster_requests_pb2, execution_pb2
 
+from server.api.cluster_filters import (
+    ALLOWED_VALUES,
+    Passes,
+    conditions,
+    faults_of_fields,
+    is_plain,
+    names_archived,
+    passes,
+    values_of,
+)
 from server.api.convert.values import json_of
 from server.api.limits import ListRequest, Window, window_of
 from server.errors import InvalidRequestError, Violation
 from server.export.conditions import Condition
 from server.export.filters import Filter, parse_filter
-from server.jobs.definition import ClusterType
 from server.jobs.model import ClusterRecord, ClusterStatus, RunRecord, RunStatus
 from server.stores.base import ClusterQuery, SortField
 from server.tenancy import Caller
 
 SORT_FIELDS: tuple[str, ...] = get_args(SortField)
 DIRECTIONS = ("asc", "desc")
-ALLOWED_VALUES: dict[str, tuple[str, ...]] = {
-    "status": get_args(ClusterStatus),
-    "cluster_type": get_args(ClusterType),
-}
-"""The closed vocabularies a list can be filtered by."""
-
-FILTER_FIELDS = (*ALLOWED_VALUES, "input_collections")
 
 
 def cluster_query_of(
     caller: Caller, request: cluster_requests_pb2.ListClustersRequest
-) -> tuple[ClusterQuery, Window]:
+) -> tuple[ClusterQuery, Window, Passes | None]:
     """Check a ListClusters request.
 
-    The query asks for one row more than the window holds, to see whether any follow.
+    The query asks for one row more than the window holds, to see whether any follow. What the
+    store cannot look for is given as a test of its own.
 
     Raises
     ------
@@ -41,10 +43,12 @@ def cluster_query_of(
         With every fault of its filter, order and paging fields.
     """
     violations: list[Violation] = []
-    wanted = _wanted(request, violations)
+    tree = _filter_of(request, violations)
+    wanted = _wanted(request, tree, violations)
     sort_by, descending = _order(request, violations)
     order = {"sort": sort_by, "descending": descending}
-    window = checked_window(request, {**wanted, **order}, violations)
+    rest = None if is_plain(tree) else json_of(request)["filters"]
+    window = checked_window(request, {**wanted, **order, "filters": rest}, violations)
     query = ClusterQuery(
         namespace_id=caller.namespace_id,
         search=request.search,
@@ -56,8 +60,9 @@ def cluster_query_of(
         limit=window.limit + 1,
         offset=window.offset,
         after_cluster_id=window.after,
+        include_archived=rest is not None and names_archived(tree),
     )
-    return query, window
+    return query, window, None if rest is None else passes(tree)
 
 
 def execution_window_of(request: execution_pb2.ListExecutionsRequest) -> Window:
@@ -124,63 +129,45 @@ def _order(
     return field, direction == "desc"
 
 
-def _wanted(
+def _filter_of(
     request: cluster_requests_pb2.ListClustersRequest, violations: list[Violation]
+) -> Filter:
+    try:
+        tree = parse_filter(json_of(request).get("filters"))
+    except InvalidRequestError as error:
+        violations += error.violations
+        return Filter()
+    violations += faults_of_fields(tree)
+    return tree
+
+
+def _wanted(
+    request: cluster_requests_pb2.ListClustersRequest, tree: Filter, violations: list[Violation]
 ) -> dict[str, list[str]]:
-    """Give the values that each field may have, from the plain fields and the filter."""
+    """Give the values that each field may have, from the plain fields and a plain filter."""
     wanted: dict[str, list[str]] = {}
     for field, allowed in ALLOWED_VALUES.items():
         if request.HasField(cast(Any, field)):
             checked_word(field, getattr(request, field), allowed, violations)
             wanted[field] = [getattr(request, field)]
-    try:
-        tree = parse_filter(json_of(request).get("filters"))
-    except InvalidRequestError as error:
-        violations += error.violations
-        return wanted
-    for condition in _conditions(tree, violations):
+    for condition in conditions(tree) if is_plain(tree) else ():
         _narrow(wanted, condition, violations)
     return wanted
-
-
-def _conditions(tree: Filter, violations: list[Violation]) -> Iterator[Condition]:
-    """Give the conditions of a filter that only says AND; anything else is a violation."""
-    if tree.any_of or tree.none_of:
-        violations.append(
-            Violation("filters", "OR and NOT are not supported yet here; join conditions by AND")
-        )
-        return
-    for item in tree.all_of:
-        if isinstance(item, Condition):
-            yield item
-        else:
-            yield from _conditions(item, violations)
 
 
 def _narrow(
     wanted: dict[str, list[str]], condition: Condition, violations: list[Violation]
 ) -> None:
-    path = f"filters.{condition.field}"
-    if condition.field not in FILTER_FIELDS or condition.operator not in ("eq", "in"):
-        violations.append(
-            Violation(
-                path,
-                f"{condition.operator} on it is not supported yet; eq and in on "
-                f"{', '.join(FILTER_FIELDS)} are",
-            )
-        )
-        return
-    values = condition.value if isinstance(condition.value, list | tuple) else [condition.value]
-    texts = [str(value) for value in cast("list[Any]", values)]
-    for text in texts:
-        if condition.field in ALLOWED_VALUES:
-            checked_word(path, text, ALLOWED_VALUES[condition.field], violations)
+    texts = values_of(condition)
     if condition.field not in wanted:
         wanted[condition.field] = texts
         return
     both = [text for text in wanted[condition.field] if text in texts]
     if not both or condition.field not in ALLOWED_VALUES:
         violations.append(
-            Violation(path, "is asked for twice, with values that exclude each other")
+            Violation(
+                f"filters.{condition.field}",
+                "is asked for twice, with values that exclude each other",
+            )
         )
     wanted[condition.field] = both

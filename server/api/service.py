@@ -71,8 +71,8 @@ class ClusterService(ResultCalls):
         self, request: cluster_requests_pb2.ListClustersRequest, context: Context
     ) -> cluster_requests_pb2.ListClustersResponse:
         """Give a page of the namespace's clusters."""
-        query, window = cluster_query_of(current_caller(), request)
-        page = await self._clusters.page(query)
+        query, window, passes = cluster_query_of(current_caller(), request)
+        page = await self._clusters.page(query, passes)
         rows = page.records[: window.limit]
         total = page.total if wants_total(request) else None
         return cluster_requests_pb2.ListClustersResponse(

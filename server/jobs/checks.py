@@ -14,7 +14,7 @@ from itertools import chain
 from typing import Any
 
 from gpu.errors import InvalidParametersError
-from gpu.params import BUILT_METHODS, METHODS, parse_params
+from gpu.params import METHODS, parse_params
 from gpu.steps import parse_steps
 from server.errors import InvalidRequestError, Violation
 from server.export.filters import parse_filter
@@ -135,11 +135,6 @@ def _faults_of_method(body: Mapping[str, Any]) -> Iterator[Violation]:
         yield Violation(
             "vector_config.clustering_method",
             f"{shorten(method)} is not a method; allowed: {', '.join(METHODS)}",
-        )
-    elif method not in BUILT_METHODS:
-        yield Violation(
-            "vector_config.clustering_method",
-            f"{method} is not supported yet; this version has {', '.join(BUILT_METHODS)}",
         )
     elif isinstance(vector.get("algorithm_params", {}), dict):
         try:

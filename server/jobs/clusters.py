@@ -6,6 +6,7 @@ takes the caller first and sees only the caller's namespace.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -33,6 +34,9 @@ from server.stores.base import ClusterPage, ClusterQuery, JobStore, RunPage, Run
 from server.tenancy import Caller
 
 REQUEST_ID_LIFE = timedelta(hours=24)
+
+READ_AT_ONCE = 500
+"""Clusters of one look into the store, where all of them are looked at."""
 
 
 @dataclass(frozen=True)
@@ -143,9 +147,37 @@ class Clusters:
         """Find a cluster by id or name."""
         return await self._store.get_cluster(caller.namespace_id, id_or_name)
 
-    async def page(self, query: ClusterQuery) -> ClusterPage:
-        """Give a page of clusters."""
-        return await self._store.list_clusters(query)
+    async def page(
+        self, query: ClusterQuery, passes: Callable[[ClusterRecord], bool] | None = None
+    ) -> ClusterPage:
+        """Give a page of clusters.
+
+        Parameters
+        ----------
+        passes : callable or None
+            A test that the store cannot make: all that match the query are then read.
+        """
+        if passes is None:
+            return await self._store.list_clusters(query)
+        found = [record async for record in self._all(query) if passes(record)]
+        start: int | None = query.offset
+        if query.after_cluster_id is not None:
+            # What the cursor stands at may no longer match; then there is nothing after it.
+            ids = [record.cluster_id for record in found]
+            start = ids.index(query.after_cluster_id) + 1 if query.after_cluster_id in ids else None
+        records = [] if start is None else found[start : start + query.limit]
+        return ClusterPage(records, len(found), Counter(record.status for record in found))
+
+    async def _all(self, query: ClusterQuery) -> AsyncGenerator[ClusterRecord, None]:
+        """Give all clusters of a query, whatever part of them it asks for."""
+        step = replace(query, limit=READ_AT_ONCE, offset=0, after_cluster_id=None)
+        while True:
+            records = (await self._store.list_clusters(step)).records
+            for record in records:
+                yield record
+            if len(records) < READ_AT_ONCE:
+                return
+            step = replace(step, after_cluster_id=records[-1].cluster_id)
 
     async def patch(
         self, caller: Caller, id_or_name: str, changes: dict[str, Any]
