@@ -166,7 +166,7 @@ def export(
                     )
                     if batch is not None:
                         writer.write(batch)
-                    report.add(len(page.ids))
+                    report.add(len(page))
             _check_any_usable(rows)
             files = writer.finish()
     except NotFoundError as error:

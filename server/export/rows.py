@@ -9,10 +9,12 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from server.export.errors import VectorSizeError
-from server.export.paths import elements, found, keep, split_path
+from server.export.paths import elements, split_path
+from server.export.payloads import Payloads
 from server.export.wire import Records
 
 SOURCE_BUCKET_FIELD: Final = "source_bucket_id"
@@ -88,8 +90,8 @@ class RowBuilder:
         self.n_matched = 0
         self.n_exported = 0
         self.buckets: set[str] = set()
-        self._whole = WHOLE_PAYLOAD in payload_fields
-        self._kept = [split_path(path) for path in payload_fields if path != WHOLE_PAYLOAD]
+        is_whole = WHOLE_PAYLOAD in payload_fields
+        self._kept = None if is_whole else [split_path(path) for path in payload_fields]
         self._is_directional = distance in _DIRECTIONAL
         self._reasons = {NO_VECTOR: 0, NOT_FINITE: 0, ALL_ZERO: 0}
         self._first: list[LeftOutDocument] = []
@@ -115,29 +117,27 @@ class RowBuilder:
         VectorSizeError
             If the vectors have another size than those of an earlier page.
         """
-        matched = np.ones(len(page.ids), dtype=np.bool_)
+        matched = np.ones(len(page), dtype=np.bool_)
         if passes is not None:
-            matched[:] = [passes(payload) for payload in page.payloads]
+            matched[:] = [passes(payload) for payload in page.payloads.dicts()]
         self.n_matched += int(matched.sum())
         usable = self._usable(collection_id, vector_names, page, matched)
         chosen = np.flatnonzero(usable)
         if not len(chosen):
             return None
         self.n_exported += len(chosen)
-        payloads = [page.payloads[i] for i in chosen]
-        for payload in payloads:
-            self._note_buckets(payload)
+        self._note_buckets(page.payloads, usable)
         arrays: dict[str, pa.Array] = {
             "source_collection_id": pa.DictionaryArray.from_arrays(
                 pa.array(np.zeros(len(chosen), dtype=np.int32)), pa.array([collection_id])
             ),
-            "source_document_id": pa.array([page.ids[i] for i in chosen], pa.string()),
+            "source_document_id": page.ids.take(pa.array(chosen)),
         }
         for column, name in zip(self.columns, vector_names, strict=True):
             matrix = page.vectors[name]
             self._check_dims(collection_id, column, matrix.shape[1])
             arrays[column] = _fixed_size(matrix if len(chosen) == len(matrix) else matrix[chosen])
-        arrays["payload"] = pa.array([self._json(payload) for payload in payloads], pa.string())
+        arrays["payload"] = page.payloads.json(self._kept, usable)
         return pa.RecordBatch.from_pydict(arrays)
 
     def _usable(
@@ -158,7 +158,9 @@ class RowBuilder:
                 usable &= ~bad
                 self._reasons[reason] += int(bad.sum())
                 for row in np.flatnonzero(bad)[: _NAMED - len(self._first)]:
-                    self._first.append(LeftOutDocument(collection_id, page.ids[row], reason))
+                    self._first.append(
+                        LeftOutDocument(collection_id, page.ids[row].as_py(), reason)
+                    )
         return usable
 
     @staticmethod
@@ -171,7 +173,7 @@ class RowBuilder:
 
     def _is_zero(self, page: Records, name: str) -> NDArray[np.bool_]:
         if not self._is_directional:
-            return np.zeros(len(page.ids), dtype=np.bool_)
+            return np.zeros(len(page), dtype=np.bool_)
         return np.logical_not(page.vectors[name].any(axis=1))
 
     def _check_dims(self, collection_id: str, column: str, n_dims: int) -> None:
@@ -184,14 +186,14 @@ class RowBuilder:
                 collection=collection_id,
             )
 
-    def _note_buckets(self, payload: Mapping[str, Any]) -> None:
-        for value in elements(found(payload, (SOURCE_BUCKET_FIELD,))):
+    def _note_buckets(self, payloads: Payloads, rows: NDArray[np.bool_]) -> None:
+        column = payloads.column(SOURCE_BUCKET_FIELD)
+        values = pc.unique(column.values.filter(pa.array(rows))).to_pylist()
+        if column.is_json:
+            values = [json.loads(text) for text in values if text is not None]
+        for value in elements(values):
             if isinstance(value, str | int) and not isinstance(value, bool):
                 self.buckets.add(str(value))
-
-    def _json(self, payload: Mapping[str, Any]) -> str | None:
-        kept = payload if self._whole else keep(payload, self._kept) if self._kept else {}
-        return json.dumps(kept, ensure_ascii=False, separators=(",", ":")) if kept else None
 
 
 def _fixed_size(matrix: NDArray[np.float32]) -> pa.FixedSizeListArray:

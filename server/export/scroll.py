@@ -12,7 +12,7 @@ from qdrant_client.conversions.conversion import RestToGrpc
 
 from server.export.errors import ExportStoppedError
 from server.export.patience import DEFAULT_PATIENCE, Patience
-from server.export.wire import PageParser, Records, outline
+from server.export.wire import Records, outline, parse_page
 from server.qdrant.client import QdrantAddress, qdrant_errors
 from server.qdrant.shared import place_of
 
@@ -89,7 +89,6 @@ def scroll_pages(
         If Qdrant stayed away for longer than the patience.
     """
     caller = _Caller(channel, address, query.qdrant_name, patience, should_stop)
-    parser = PageParser(query.vector_names, with_payload=query.payload_keys != ())
     request = query.request(None)
     pending = caller.start(request)
     try:
@@ -99,8 +98,8 @@ def scroll_pages(
             if page.next_offset is not None:
                 request = query.request(page.next_offset)
                 pending = caller.start(request)
-            if page.records:
-                yield parser.parse(data, page.records)
+            if len(page.records.start):
+                yield parse_page(data, page.records, query.vector_names)
             if page.next_offset is None:
                 return
     finally:

@@ -1,36 +1,47 @@
-"""A page of Qdrant's scroll from its bytes: vectors by memory copy, payloads when asked.
+"""A page of Qdrant's scroll from its bytes: ids, vectors and payloads as columns.
 
-The protobuf library would turn each float into a Python object, which costs more than the
-network. So the outline of a ``ScrollResponse`` is walked by hand. Records of one collection
-have their vectors at the same place behind the same bytes: a layout, learned from the first
-record and checked on each other one by comparing those bytes. A record of another layout is
-walked again, so nothing depends on the guess. Both spellings of a dense vector are read:
-``data`` of servers before 1.16 and the ``dense`` message of later ones; what is neither is
-left to the protobuf library. Every length is checked against the bytes that are there.
+The protobuf library would turn each value into a Python object, which costs more than the
+network. So the records of a ``ScrollResponse`` are walked abreast, and what is wanted of them
+is copied out of the page in one go. Both spellings of a dense vector are read: ``data`` of
+servers before 1.16 and the ``dense`` message of later ones; what is neither is left to the
+protobuf library. Every length is checked against the bytes that are there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from qdrant_client import grpc as pb
 
 from server.export.errors import MalformedResponseError, UnsupportedVectorError
-from server.export.protobytes import BYTES, VARINT, fields, read_varint
+from server.export.payloads import Payloads
+from server.export.protobytes import (
+    BYTES,
+    VARINT,
+    Spans,
+    cut_out,
+    cut_texts,
+    fields,
+    read_varint,
+    read_varints,
+    walk,
+)
 
-_MAX_LAYOUTS: Final = 8
+_RECORD_TAG: Final = 0x12
+_WORTH_A_RUN: Final = 8  # Records of one length: fewer are found as fast one by one.
+_MAX_PAGE_BYTES: Final = 2**31 - 1  # Arrow counts a page's bytes in 32 bits.
 
 
 class Outline(NamedTuple):
     """The parts of a page: the offset of the next one, and each record's place."""
 
     next_offset: bytes | None
-    records: list[tuple[int, int]]
+    records: Spans
 
 
 @dataclass(frozen=True)
@@ -39,200 +50,241 @@ class Records:
 
     Attributes
     ----------
-    ids : list of str
+    ids : pa.StringArray of length n
         Decimal numbers or UUIDs.
     vectors : dict of str to array of shape (n, d), float32
-        Zeros where the point has no such vector; (n, 0) when none of them has.
+        Zeros where the point has no such vector; (n, 0) when none of them has. Read only.
     has_vector : dict of str to array of shape (n,), bool
         Whether the point has it.
-    payloads : list of dict
-        Empty dicts when no payload was asked for.
+    payloads : Payloads
+        Empty when no payload was asked for; decoded when it is looked at.
     """
 
-    ids: list[str]
+    ids: pa.StringArray
     vectors: dict[str, NDArray[np.float32]]
     has_vector: dict[str, NDArray[np.bool_]]
-    payloads: list[dict[str, Any]]
+    payloads: Payloads
 
-
-@dataclass(frozen=True)
-class _Layout:
-    """Where the vectors lie in a `vectors` field of `n_bytes`, and the bytes between them."""
-
-    n_bytes: int
-    between: tuple[tuple[int, bytes], ...]
-    places: tuple[tuple[str, int, int], ...]
-
-    def fits(self, data: bytes, start: int, stop: int) -> bool:
-        return stop - start == self.n_bytes and all(
-            data.startswith(fixed, start + offset) for offset, fixed in self.between
-        )
+    def __len__(self) -> int:
+        """Count the points."""
+        return len(self.ids)
 
 
 def outline(data: bytes) -> Outline:
-    """Find the records of a page and the next page's offset, without reading either."""
+    """Find the records of a page and the next page's offset, without reading either.
+
+    Raises
+    ------
+    MalformedResponseError
+        If the bytes are not what Qdrant's protocol says.
+    """
+    if len(data) > _MAX_PAGE_BYTES:
+        raise MalformedResponseError(f"a page of {len(data):,} bytes; at most 2 GiB can be read")
     next_offset = None
-    records: list[tuple[int, int]] = []
-    for number, wire_type, start, stop in fields(data, 0, len(data)):
-        if wire_type != BYTES:
-            continue
-        if number == 2:
-            records.append((start, stop))
-        elif number == 1:
-            next_offset = data[start:stop]
-    return Outline(next_offset, records)
-
-
-class PageParser:
-    """Parses pages of one collection and remembers its layouts from page to page."""
-
-    def __init__(self, vector_names: tuple[str, ...], *, with_payload: bool) -> None:
-        self._names = vector_names
-        self._with_payload = with_payload
-        self._layouts: list[_Layout] = []
-
-    def parse(self, data: bytes, records: list[tuple[int, int]]) -> Records:
-        """Read the records of a page.
-
-        Raises
-        ------
-        MalformedResponseError
-            If the bytes are not what Qdrant's protocol says.
-        UnsupportedVectorError
-            If a wanted vector is sparse.
-        """
-        ids: list[str] = []
-        payloads: list[dict[str, Any]] = []
-        chunks: dict[str, list[bytes]] = {name: [] for name in self._names}
-        rows: dict[str, list[int]] = {name: [] for name in self._names}
-        for row, (start, stop) in enumerate(records):
-            point_id, payload, vectors = self._parts(data, start, stop)
-            ids.append(point_id)
-            payloads.append(payload)
-            if vectors is None:
+    starts: list[int] = []
+    stops: list[int] = []
+    view = np.frombuffer(data, dtype=np.uint8)
+    position, size = 0, len(data)
+    last_stride, may_run = 0, True
+    while position < size:
+        if data[position] == _RECORD_TAG and position + 3 < size:
+            # This loop is all that is done record by record, so it reads lengths in line.
+            start = position + 2
+            length = data[position + 1]
+            if length >= 0x80:
+                length += (data[start] << 7) - 0x80
+                start += 1
+                if length >= 0x4000:
+                    length, start = read_varint(data, position + 1, size)
+            if start + length <= size:
+                stride = start + length - position
+                n_alike = 1
+                if may_run and stride == last_stride:
+                    n_alike = _n_alike(view, position, start - position, stride)
+                    may_run = n_alike >= _WORTH_A_RUN
+                last_stride = stride
+                starts.extend(range(start, start + n_alike * stride, stride))
+                position += n_alike * stride
+                stops.extend(range(start + length, position + 1, stride))
                 continue
-            for name, chunk in self._vectors(data, *vectors):
-                if name in chunks:
-                    chunks[name].append(chunk)
-                    rows[name].append(row)
-        arrays = {}
-        has_vector = {}
-        for name in self._names:
-            mask = np.zeros(len(records), dtype=np.bool_)
-            mask[rows[name]] = True
-            has_vector[name] = mask
-            arrays[name] = _stack(name, chunks[name], mask)
-        return Records(ids, arrays, has_vector, payloads)
-
-    def _parts(
-        self, data: bytes, start: int, stop: int
-    ) -> tuple[str, dict[str, Any], tuple[int, int] | None]:
-        point_id = ""
-        vectors = None
-        first = last = -1
-        position = start
-        for number, wire_type, begin, end in fields(data, start, stop):
-            if wire_type == BYTES:
-                if number == 1:
-                    point_id = _point_id(data, begin, end)
-                elif number == 2:
-                    first = position if first < 0 else first
-                    last = end
-                elif number == 4:
-                    vectors = (begin, end)
-            position = end
-        if not point_id:
-            raise MalformedResponseError(f"the record at byte {start} has no id")
-        payload = _payload(data[first:last]) if self._with_payload and first >= 0 else {}
-        return point_id, payload, vectors
-
-    def _vectors(self, data: bytes, start: int, stop: int) -> list[tuple[str, bytes]]:
-        """Name and little-endian float32 bytes of each wanted vector of a record."""
-        for layout in self._layouts:
-            if layout.fits(data, start, stop):
-                return [
-                    (name, data[start + offset : start + offset + length])
-                    for name, offset, length in layout.places
-                ]
-        places: list[tuple[str, int, int]] = []
-        found: list[tuple[str, bytes]] = []
-        is_plain = True
-        for name, begin, end in _named_outputs(data, start, stop):
-            if name not in self._names:
-                is_plain = False
-                continue
-            place = _dense_place(data, begin, end)
-            if place is None:
-                is_plain = False
-                found.append((name, _unusual_vector(name, data[begin:end])))
-            else:
-                places.append((name, place[0] - start, place[1] - place[0]))
-                found.append((name, data[place[0] : place[1]]))
-        if is_plain and len(self._layouts) < _MAX_LAYOUTS:
-            self._layouts.append(_learn(data, start, stop, places))
-        return found
+        number, wire_type, start, position = next(fields(data, position, size))
+        if number == 1 and wire_type == BYTES:
+            next_offset = data[start:position]
+        elif number == 2 and wire_type == BYTES:
+            starts.append(start)
+            stops.append(position)
+    owners = np.arange(len(starts))
+    return Outline(next_offset, Spans(owners, np.array(starts, int), np.array(stops, int)))
 
 
-def _learn(data: bytes, start: int, stop: int, places: list[tuple[str, int, int]]) -> _Layout:
-    between = []
-    position = 0
-    for _, offset, length in places:
-        between.append((position, data[start + position : start + offset]))
-        position = offset + length
-    between.append((position, data[start + position : stop]))
-    return _Layout(stop - start, tuple(between), tuple(places))
+def _n_alike(view: NDArray[np.uint8], position: int, n_header: int, stride: int) -> int:
+    """Count the records from a position on that are as long as the one there."""
+    n_most = (len(view) - position) // stride
+    heads = view[position : position + n_most * stride].reshape(n_most, stride)[:, :n_header]
+    is_alike = (heads == heads[0]).all(axis=1)
+    return n_most if is_alike.all() else int(np.argmin(is_alike))
 
 
-def _point_id(data: bytes, start: int, stop: int) -> str:
+def parse_page(data: bytes, records: Spans, vector_names: tuple[str, ...]) -> Records:
+    """Read the records of a page.
+
+    Parameters
+    ----------
+    data : bytes
+        A ``ScrollResponse``.
+    records : Spans
+        Those to read, as `outline` found them.
+    vector_names : tuple of str
+        Wanted vectors; ``""`` is the unnamed one.
+
+    Raises
+    ------
+    MalformedResponseError
+        If the bytes are not what Qdrant's protocol says.
+    UnsupportedVectorError
+        If a wanted vector is sparse.
+    """
+    records = Spans(np.arange(len(records.start)), records.start, records.stop)
+    found = walk(data, records)
+    ids = _ids(data, records, found.of(1).last_of_each())
+    vectors = {}
+    has_vector = {}
+    outputs = _outputs(data, found.of(4).last_of_each(), vector_names)
+    for name in vector_names:
+        vectors[name], has_vector[name] = _matrix(data, name, outputs[name], len(ids))
+    return Records(ids, vectors, has_vector, Payloads(data, found.of(2), len(ids)))
+
+
+def point_key(data: bytes, start: int, stop: int) -> tuple[int, int | str]:
+    """Where the point of a record stands in Qdrant's order: numbers first, then UUIDs."""
+    key = None
+    for number, wire_type, begin, end in fields(data, start, stop):
+        if number == 1 and wire_type == BYTES:
+            key = id_key(data, begin, end)
+    if key is None:
+        raise MalformedResponseError(f"the record at byte {start} has no id")
+    return key
+
+
+def id_key(data: bytes, start: int, stop: int) -> tuple[int, int | str]:
+    """Where the id in ``data[start:stop]`` stands in Qdrant's order."""
     for number, wire_type, begin, end in fields(data, start, stop):
         if number == 1 and wire_type == VARINT:
-            return str(read_varint(data, begin, end)[0])
+            return 0, read_varint(data, begin, end)[0]
         if number == 2 and wire_type == BYTES:
-            return data[begin:end].decode("ascii", errors="replace")
-    # The number 0 is a set oneof and so is sent; nothing at all is not an id.
+            return 1, data[begin:end].decode("ascii", errors="replace").lower()
     raise MalformedResponseError(f"the id at byte {start} is neither a number nor a UUID")
 
 
-def _named_outputs(data: bytes, start: int, stop: int) -> Iterator[tuple[str, int, int]]:
-    """Each ``VectorOutput`` of a ``VectorsOutput`` with its name; the unnamed one is ``""``."""
-    for number, wire_type, begin, end in fields(data, start, stop):
-        if wire_type != BYTES:
-            continue
-        if number == 1:
-            yield "", begin, end
-        elif number == 2:
-            for entry in fields(data, begin, end):
-                name, output = "", (entry.stop, entry.stop)
-                for part in fields(data, entry.start, entry.stop):
-                    if part.number == 1:
-                        name = data[part.start : part.stop].decode("utf-8", errors="replace")
-                    elif part.number == 2:
-                        output = (part.start, part.stop)
-                yield name, *output
+def _ids(data: bytes, records: Spans, spans: Spans) -> pa.StringArray:
+    if len(spans.start) != len(records.start):
+        missing = np.setdiff1d(records.owner, spans.owner)[0]
+        raise MalformedResponseError(f"the record at byte {records.start[missing]} has no id")
+    # The number 0 is a set oneof and so is sent; nothing at all is not an id.
+    found = walk(data, spans)
+    numbers = found.of(1, VARINT).last_of_each()
+    uuids = found.of(2, BYTES).last_of_each()
+    texts = []
+    if len(numbers.start):
+        texts.append(pa.array(read_varints(data, numbers.start, numbers.stop)[0]).cast("string"))
+    if len(uuids.start) or not len(numbers.start):
+        texts.append(cut_texts(data, uuids))
+    owners = np.concatenate([numbers.owner, uuids.owner])
+    order = np.argsort(owners, kind="stable")
+    if len(order) != len(records.start) or (owners[order] != records.owner).any():
+        raise MalformedResponseError(
+            f"an id of the page at byte {spans.start[0]} is neither a number nor a UUID, or both"
+        )
+    return texts[0] if len(texts) == 1 else pa.concat_arrays(texts).take(pa.array(order))
 
 
-def _dense_place(data: bytes, start: int, stop: int) -> tuple[int, int] | None:
-    """Where the floats of a plain dense vector lie, or None if it is anything else."""
-    found: tuple[int, int] | None = None
-    for number, wire_type, begin, end in fields(data, start, stop):
-        if wire_type != BYTES or found is not None:
-            return None
-        if number == 1:
-            found = (begin, end)
-        elif number == 101:
-            inner = list(fields(data, begin, end))
-            if len(inner) != 1 or inner[0].number != 1 or inner[0].wire_type != BYTES:
-                return None
-            found = (inner[0].start, inner[0].stop)
-        else:
-            return None
-    if found is None or (found[1] - found[0]) % 4:
-        return None
-    return found
+def _outputs(data: bytes, spans: Spans, names: tuple[str, ...]) -> dict[str, Spans]:
+    """Find each point's ``VectorOutput`` for each of some names; the unnamed one is ``""``."""
+    if not names:
+        return {}
+    found = walk(data, spans)
+    unnamed = found.of(1)
+    unnamed = Spans(spans.owner[unnamed.owner], unnamed.start, unnamed.stop)
+    maps = found.of(2)
+    entries = walk(data, maps).of(1)
+    owners = spans.owner[maps.owner][entries.owner]
+    parts = walk(data, entries)
+    labels, outputs = parts.of(1).last_of_each(), parts.of(2).last_of_each()
+    encoded = cut_out(data, labels).dictionary_encode()
+    known = [word.decode(errors="replace") for word in encoded.dictionary.to_pylist()]
+    code_of = np.full(len(owners), -1)
+    code_of[labels.owner] = encoded.indices.to_numpy(zero_copy_only=False)
+    if "" not in known:  # Protobuf leaves an empty name out.
+        code_of[code_of < 0] = len(known)
+        known.append("")
+    chosen = {}
+    for name in names:
+        own = outputs.at(code_of[outputs.owner] == (known.index(name) if name in known else -1))
+        own = Spans(owners[own.owner], own.start, own.stop).last_of_each()
+        chosen[name] = unnamed if name == "" and not len(own.start) else own
+        if name == "" and len(own.start) and len(unnamed.start):
+            chosen[name] = _merged(unnamed, own)
+    return chosen
 
 
-def _unusual_vector(name: str, message: bytes) -> bytes:
-    """A multi-vector as its mean, an unpacked dense vector, or a refusal; as float32 bytes."""
+def _merged(some: Spans, others: Spans) -> Spans:
+    both = Spans(*(np.concatenate(parts) for parts in zip(some, others, strict=True)))
+    return both.at(np.argsort(both.start, kind="stable")).last_of_each()
+
+
+def _matrix(
+    data: bytes, name: str, outputs: Spans, n_rows: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Copy the vectors of one name out of a page, and say who has one."""
+    plain, others = _dense_places(data, outputs)
+    unusual = [
+        (owner, _unusual_vector(name, data[start:stop]))
+        for owner, start, stop in zip(*(part.tolist() for part in others), strict=True)
+    ]
+    unusual = [(owner, vector) for owner, vector in unusual if len(vector)]
+    sizes = set(np.unique((plain.stop - plain.start) // 4).tolist())
+    sizes |= {len(vector) for _, vector in unusual}
+    if len(sizes) > 1:
+        raise MalformedResponseError(
+            f"vector {name!r} has {sorted(sizes)} dimensions within one page"
+        )
+    n_dims = next(iter(sizes), 0)
+    has_vector = np.zeros(n_rows, dtype=np.bool_)
+    has_vector[plain.owner] = True
+    rows: NDArray[np.float32] = np.zeros((0, n_dims), dtype=np.float32)
+    if len(plain.start):
+        rows = np.frombuffer(cut_out(data, plain).buffers()[2], dtype="<f4").reshape(-1, n_dims)
+    if len(rows) == n_rows:
+        return rows, has_vector
+    filled = np.zeros((n_rows, n_dims), dtype=np.float32)
+    filled[plain.owner] = rows
+    for owner, vector in unusual:
+        filled[owner] = vector
+        has_vector[owner] = True
+    return filled, has_vector
+
+
+def _dense_places(data: bytes, outputs: Spans) -> tuple[Spans, Spans]:
+    """Where the floats of plain dense vectors lie; and the outputs that are anything else."""
+    found = walk(data, outputs)
+    is_alone = np.bincount(found.message, minlength=len(outputs.start)) == 1
+    old = found.of(1)
+    new = found.of(101)
+    inner = walk(data, new)
+    inner_is_alone = np.bincount(inner.message, minlength=len(new.start)) == 1
+    floats = inner.of(1)
+    floats = floats.at(inner_is_alone[floats.owner])
+    floats = Spans(new.owner[floats.owner], floats.start, floats.stop)
+    places = floats if not len(old.start) else _merged(old, floats)
+    size = places.stop - places.start
+    places = places.at(is_alone[places.owner] & (size > 0) & (size % 4 == 0))
+    others = np.ones(len(outputs.start), dtype=np.bool_)
+    others[places.owner] = False
+    return Spans(outputs.owner[places.owner], places.start, places.stop), outputs.at(others)
+
+
+def _unusual_vector(name: str, message: bytes) -> NDArray[np.float32]:
+    """A multi-vector as its mean, an unpacked dense vector, or a refusal; empty for no vector."""
     try:
         output = pb.VectorOutput.FromString(message)
     except DecodeError as error:
@@ -257,41 +309,5 @@ def _unusual_vector(name: str, message: bytes) -> bytes:
                 f"{values.size} floats cannot be {n_parts} vectors of {name!r}"
             )
         matrix = values.reshape(n_parts, -1)
-    mean: NDArray[np.float32] = matrix.mean(axis=0, dtype=np.float64).astype("<f4")
-    return mean.tobytes()
-
-
-def _stack(name: str, chunks: list[bytes], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-    if not chunks:
-        return np.zeros((len(mask), 0), dtype=np.float32)
-    sizes = {len(chunk) for chunk in chunks}
-    if len(sizes) != 1:
-        dims = sorted(size // 4 for size in sizes)
-        raise MalformedResponseError(f"vector {name!r} has {dims} dimensions within one page")
-    flat = np.frombuffer(b"".join(chunks), dtype="<f4").reshape(len(chunks), -1)
-    if len(chunks) == len(mask):
-        return flat
-    filled = np.zeros((len(mask), flat.shape[1]), dtype=np.float32)
-    filled[mask] = flat
-    return filled
-
-
-def _payload(message: bytes) -> dict[str, Any]:
-    """Decode the payload entries of a record, cut out as a message of their own."""
-    try:
-        point = pb.RetrievedPoint.FromString(message)
-    except DecodeError as error:
-        raise MalformedResponseError(f"a payload cannot be read: {error}") from error
-    return {key: value_to_python(value) for key, value in point.payload.items()}
-
-
-def value_to_python(value: Any) -> Any:
-    """A Qdrant ``Value`` as the JSON value it stands for."""
-    kind = value.WhichOneof("kind")
-    if kind is None or kind == "null_value":
-        return None
-    if kind == "struct_value":
-        return {key: value_to_python(item) for key, item in value.struct_value.fields.items()}
-    if kind == "list_value":
-        return [value_to_python(item) for item in value.list_value.values]
-    return getattr(value, kind)
+    mean: NDArray[np.float32] = matrix.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return mean

@@ -1,20 +1,24 @@
 """Rows of a page: values that no Qdrant stores readily, and the text of the payload column."""
 
 import numpy as np
+from qdrant_client import grpc as pb
+from qdrant_client.conversions.conversion import RestToGrpc
 
 from server.export.rows import LeftOut, RowBuilder
-from server.export.wire import Records
+from server.export.wire import outline, parse_page
 
 
 def page(matrix, payloads=None):
-    vectors = np.asarray(matrix, dtype=np.float32)
-    n = len(vectors)
-    return Records(
-        [str(i) for i in range(n)],
-        {"": vectors},
-        {"": np.ones(n, dtype=bool)},
-        payloads or [{} for _ in range(n)],
-    )
+    points = [
+        pb.RetrievedPoint(
+            id=pb.PointId(num=i),
+            vectors=pb.VectorsOutput(vector=pb.VectorOutput(dense=pb.DenseVector(data=row))),
+            payload=RestToGrpc.convert_payload(payloads[i] if payloads else {}),
+        )
+        for i, row in enumerate(matrix)
+    ]
+    data = pb.ScrollResponse(result=points).SerializeToString()
+    return parse_page(data, outline(data).records, ("",))
 
 
 def test_vectors_that_are_not_finite_are_left_out_under_every_distance():

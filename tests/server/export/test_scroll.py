@@ -49,7 +49,7 @@ def read(answer, **options):
         with channel(address) as wire:
             query = ScrollQuery("docs", page_size=3)
             pages = scroll_pages(wire, address, query, patience=QUICK, **options)
-            return [point for records in pages for point in records.ids]
+            return [point for records in pages for point in records.ids.to_pylist()]
     finally:
         server.stop(None).wait()
 
@@ -112,7 +112,7 @@ def test_the_next_page_is_asked_for_while_this_one_is_in_use():
     server, address = serve(answer)
     with channel(address) as wire:
         pages = scroll_pages(wire, address, ScrollQuery("docs", page_size=3), patience=QUICK)
-        assert next(pages).ids == ["0", "1", "2"]
+        assert next(pages).ids.to_pylist() == ["0", "1", "2"]
         assert second.wait(10)
         pages.close()
     server.stop(None).wait()

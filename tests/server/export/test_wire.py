@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qdrant_client import grpc as pb
 
+from server.export import protobytes
 from server.export.errors import MalformedResponseError, UnsupportedVectorError
-from server.export.wire import PageParser, outline, value_to_python
+from server.export.payloads import value_to_python
+from server.export.wire import outline, parse_page
 
 floats = st.floats(width=32, allow_nan=False)
 numbers = st.integers(0, 2**64 - 1).map(lambda n: pb.PointId(num=n))
@@ -66,9 +68,9 @@ response = st.builds(
 NAMES = ("", "text", "image")
 
 
-def parse(message, names=NAMES, with_payload=True):
+def parse(message, names=NAMES):
     data = message.SerializeToString()
-    return PageParser(names, with_payload=with_payload).parse(data, outline(data).records)
+    return parse_page(data, outline(data).records, names)
 
 
 def by_the_stubs(one):
@@ -77,9 +79,25 @@ def by_the_stubs(one):
     return dict(one.vectors.vectors.vectors)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, database=None)
-@given(response)
-def test_a_page_reads_as_the_official_stubs_read_it(message):
+@pytest.fixture(params=["abreast", "one by one"])
+def walking(request, monkeypatch):
+    """Pages of a test are small; walk their messages in either way."""
+    few = {"abreast": 1, "one by one": 1_000}[request.param]
+    monkeypatch.setattr(protobytes, "_FEW", few)
+
+
+SETTINGS = settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+@SETTINGS
+@given(message=response)
+def test_a_page_reads_as_the_official_stubs_read_it(walking, message):
     data = message.SerializeToString()
     page = parse(message)
 
@@ -87,8 +105,8 @@ def test_a_page_reads_as_the_official_stubs_read_it(message):
     assert (offset is not None) == message.HasField("next_page_offset")
     if offset is not None:
         assert pb.PointId.FromString(offset) == message.next_page_offset
-    assert page.ids == [p.id.uuid or str(p.id.num) for p in message.result]
-    assert page.payloads == [
+    assert page.ids.to_pylist() == [p.id.uuid or str(p.id.num) for p in message.result]
+    assert page.payloads.dicts() == [
         {key: value_to_python(item) for key, item in p.payload.items()} for p in message.result
     ]
     for name in NAMES:
@@ -100,15 +118,16 @@ def test_a_page_reads_as_the_official_stubs_read_it(message):
                 assert page.vectors[name][row].tolist() == list(expected)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@SETTINGS
 @given(message=response, data=st.data())
-def test_damaged_bytes_are_refused_or_read_but_never_crash(message, data):
+def test_damaged_bytes_are_refused_or_read_but_never_crash(walking, message, data):
     whole = message.SerializeToString()
     cut = data.draw(st.integers(0, len(whole)))
     noise = data.draw(st.binary(max_size=8))
     broken = whole[:cut] + noise + whole[cut + len(noise) :]
     try:
-        page = PageParser(NAMES, with_payload=True).parse(broken, outline(broken).records)
+        page = parse_page(broken, outline(broken).records, NAMES)
+        page.payloads.json(None)
     except (MalformedResponseError, UnsupportedVectorError):
         return
     assert all(len(page.vectors[name]) == len(page.ids) for name in NAMES)
@@ -172,16 +191,46 @@ def test_unpacked_floats_are_read_too():
     record = b"\x0a\x02\x08\x07" + b"\x22" + bytes([len(vectors)]) + vectors
     data = b"\x12" + bytes([len(record)]) + record
 
-    page = PageParser(("",), with_payload=False).parse(data, outline(data).records)
+    page = parse_page(data, outline(data).records, ("",))
 
-    assert page.ids == ["7"]
+    assert page.ids.to_pylist() == ["7"]
     assert page.vectors[""].tolist() == [[1.5, -2.0]]
 
 
-def test_no_payload_is_decoded_unless_asked():
+def test_many_records_of_few_lengths_are_all_found():
+    rng = np.random.default_rng(1)
+    ids = np.sort(rng.choice(2**20, 3_000, replace=False)).tolist()
+    matrix = rng.standard_normal((len(ids), N_DIMS)).astype(np.float32)
     message = pb.ScrollResponse(
-        result=[pb.RetrievedPoint(id=pb.PointId(num=0), payload={"a": pb.Value(string_value="x")})]
+        result=[
+            pb.RetrievedPoint(
+                id=pb.PointId(num=i), vectors=pb.VectorsOutput(vector=new_dense(row.tolist()))
+            )
+            for i, row in zip(ids, matrix, strict=True)
+        ],
+        next_page_offset=pb.PointId(num=2**20),
     )
-    assert parse(message, (), with_payload=False).payloads == [{}]
-    assert parse(message, (), with_payload=True).payloads == [{"a": "x"}]
-    assert parse(message, ()).ids == ["0"]
+
+    page = parse(message, ("",))
+
+    assert page.ids.to_pylist() == [str(i) for i in ids]
+    np.testing.assert_array_equal(page.vectors[""], matrix)
+
+
+def test_records_can_be_read_in_part():
+    points = [
+        pb.RetrievedPoint(
+            id=pb.PointId(num=n),
+            vectors=pb.VectorsOutput(vector=old_dense([n])),
+            payload={"n": pb.Value(integer_value=n)},
+        )
+        for n in range(5)
+    ]
+    data = pb.ScrollResponse(result=points).SerializeToString()
+    records = outline(data).records
+
+    page = parse_page(data, records.at(np.arange(1, 3)), ("",))
+
+    assert page.ids.to_pylist() == ["1", "2"]
+    assert page.vectors[""].tolist() == [[1.0], [2.0]]
+    assert page.payloads.dicts() == [{"n": 1}, {"n": 2}]
