@@ -1,18 +1,23 @@
 """The export stage: from Qdrant collections to Parquet parts, in flat memory.
 
-Rows come in the order of the sources and, within one, in Qdrant's order of ids, so two
-exports of unchanged collections are alike. Columns: `source_collection_id`,
-`source_document_id` (a decimal number or a UUID), `vector` (or `vector_0`, …) as
-FixedSizeList<float32>, and `payload` (JSON of the kept fields, null where there is none).
+Rows come in the order of the sources and, within one, in Qdrant's order of ids, however many
+ranges of ids are read at once: two exports of unchanged collections are alike. Columns:
+`source_collection_id`, `source_document_id` (a decimal number or a UUID), `vector` (or
+`vector_0`, …) as FixedSizeList<float32>, and `payload` (JSON of the kept fields, null where
+there is none).
 """
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
+import grpc
 from qdrant_client import QdrantClient
 
 from server.errors import NotFoundError
@@ -24,9 +29,9 @@ from server.export.errors import (
 from server.export.filters import Filter
 from server.export.patience import DEFAULT_PATIENCE, Patience
 from server.export.rows import LeftOut, RowBuilder
-from server.export.scroll import scroll_pages
+from server.export.scroll import IdRange, scroll_pages
 from server.export.sources import ExportSource, Plan, plan_source, total_points
-from server.export.writer import PartWriter
+from server.export.writer import PartFolder
 from server.qdrant.client import QdrantAddress, channel, connect
 
 __all__ = ["ExportReport", "ExportRequest", "ExportSource", "Progress", "export"]
@@ -54,7 +59,9 @@ class ExportRequest:
         Qdrant's word: Cosine, Dot, Euclid or Manhattan. All-zero vectors are left out for
         the first two.
     page_size, row_group_rows, rows_per_file : int
-        Points per call; rows per row group (at most 64 MiB) and per part.
+        Points per call and rows per row group, fewer where they are large; rows per part.
+    max_ranges : int
+        Ranges of ids that are read at once.
     patience : Patience
         How long a Qdrant that is away is waited for.
     """
@@ -65,9 +72,10 @@ class ExportRequest:
     payload_fields: tuple[str, ...]
     directory: str
     distance: str = "Cosine"
-    page_size: int = 1000
+    page_size: int = 2500
     row_group_rows: int = 16_384
     rows_per_file: int = 1_000_000
+    max_ranges: int = 4
     patience: Patience = DEFAULT_PATIENCE
 
 
@@ -124,9 +132,10 @@ def export(
     request : ExportRequest
         What to export.
     progress : callable, optional
-        ``progress(n_read, n_total)`` after each page; the total is None when unknown.
+        ``progress(n_read, n_total)`` after each page, from the calling thread; the total is
+        None when unknown.
     should_stop : callable, optional
-        Asked before each page.
+        Asked before each page, from several threads.
 
     Raises
     ------
@@ -137,38 +146,21 @@ def export(
     """
     started = time.monotonic()
 
-    rows = RowBuilder(
-        len(request.sources[0].vector_names), request.payload_fields, request.distance
-    )
     client = connect(request.address)
     try:
         plans = [_patient_plan(client, source, request, should_stop) for source in request.sources]
         report = _Reporter(progress, total_points(client, plans))
         with (
-            PartWriter(
+            PartFolder(
                 request.directory,
                 row_group_rows=request.row_group_rows,
                 rows_per_file=request.rows_per_file,
-            ) as writer,
+            ) as folder,
             channel(request.address) as wire,
         ):
-            for plan in plans:
-                pages = scroll_pages(
-                    wire,
-                    request.address,
-                    plan.query,
-                    patience=request.patience,
-                    should_stop=should_stop,
-                )
-                for page in pages:
-                    batch = rows.batch(
-                        plan.source.collection_id, plan.source.vector_names, page, plan.passes
-                    )
-                    if batch is not None:
-                        writer.write(batch)
-                    report.add(len(page))
+            rows = _read_all(_Reading(request, wire, folder, should_stop), plans, report)
             _check_any_usable(rows)
-            files = writer.finish()
+            files = folder.publish()
     except NotFoundError as error:
         raise SourceMissingError(f"the export cannot read its source: {error}") from error
     finally:
@@ -185,6 +177,85 @@ def export(
         n_bytes=sum(file.n_bytes for file in files),
         checksums={file.path: file.sha256 for file in files},
     )
+
+
+@dataclass
+class _Reading:
+    """What the ranges of an export share while they are read side by side."""
+
+    request: ExportRequest
+    wire: grpc.Channel
+    folder: PartFolder
+    should_stop: Callable[[], bool] | None
+    n_read: queue.SimpleQueue[int | None] = field(default_factory=queue.SimpleQueue)
+    has_failed: threading.Event = field(default_factory=threading.Event)
+
+    def read(self, number: int, plan: Plan, within: IdRange) -> RowBuilder:
+        """Read one range into the piece with that number, and count its rows."""
+        rows = self.rows()
+        try:
+            piece = self.folder.piece(number)
+            for page in scroll_pages(
+                self.wire,
+                self.request.address,
+                plan.query,
+                within,
+                patience=self.request.patience,
+                should_stop=self._is_over,
+            ):
+                batch = rows.batch(
+                    plan.source.collection_id, plan.source.vector_names, page, plan.passes
+                )
+                if batch is not None:
+                    piece.write(batch)
+                self.n_read.put(len(page))
+            piece.finish()
+        except BaseException:
+            self.has_failed.set()
+            raise
+        finally:
+            self.n_read.put(None)
+        return rows
+
+    def rows(self) -> RowBuilder:
+        """Begin to count rows."""
+        request = self.request
+        n_vectors = len(request.sources[0].vector_names)
+        return RowBuilder(n_vectors, request.payload_fields, request.distance)
+
+    def _is_over(self) -> bool:
+        return self.has_failed.is_set() or (self.should_stop is not None and self.should_stop())
+
+
+def _read_all(reading: _Reading, plans: Sequence[Plan], report: _Reporter) -> RowBuilder:
+    """Read all ranges, some of them at once, and add their counts up in order."""
+    pieces = [(plan, within) for plan in plans for within in plan.ranges]
+    n_threads = min(reading.request.max_ranges, len(pieces))
+    with ThreadPoolExecutor(n_threads, thread_name_prefix="export-read") as pool:
+        readers = [pool.submit(reading.read, number, *piece) for number, piece in enumerate(pieces)]
+        try:
+            n_reading = len(readers)
+            while n_reading:
+                n_read = reading.n_read.get()
+                if n_read is None:
+                    n_reading -= 1
+                else:
+                    report.add(n_read)
+        except BaseException:
+            reading.has_failed.set()
+            raise
+    _raise_first([reader.exception() for reader in readers])
+    rows = reading.rows()
+    for reader in readers:
+        rows.absorb(reader.result())
+    return rows
+
+
+def _raise_first(errors: Sequence[BaseException | None]) -> None:
+    """Raise what went wrong, and not what was stopped because of it."""
+    told = [error for error in errors if error is not None]
+    for error in sorted(told, key=lambda error: isinstance(error, ExportStoppedError)):
+        raise error
 
 
 def _patient_plan(
@@ -204,6 +275,7 @@ def _patient_plan(
             filter=request.filter,
             payload_fields=request.payload_fields,
             page_size=request.page_size,
+            max_ranges=request.max_ranges,
         )
 
     return request.patience.bear(attempt, check_stop)

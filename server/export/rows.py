@@ -140,6 +140,23 @@ class RowBuilder:
         arrays["payload"] = page.payloads.json(self._kept, usable)
         return pa.RecordBatch.from_pydict(arrays)
 
+    def absorb(self, later: RowBuilder) -> None:
+        """Add the counts of the rows that come behind these.
+
+        Raises
+        ------
+        VectorSizeError
+            If their vectors have another size.
+        """
+        for column, n_dims in later.n_dims.items():
+            self._check_dims(later._dims_from[column], column, n_dims)
+        self.n_matched += later.n_matched
+        self.n_exported += later.n_exported
+        self.buckets |= later.buckets
+        for reason, n in later._reasons.items():
+            self._reasons[reason] += n
+        self._first += later._first[: _NAMED - len(self._first)]
+
     def _usable(
         self,
         collection_id: str,

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import grpc
+import numpy as np
 from qdrant_client import grpc as pb
 from qdrant_client import models
 from qdrant_client.conversions.conversion import RestToGrpc
 
 from server.export.errors import ExportStoppedError
 from server.export.patience import DEFAULT_PATIENCE, Patience
-from server.export.wire import Records, outline, parse_page
+from server.export.protobytes import Spans
+from server.export.wire import PointKey, Records, id_key, outline, parse_page, point_key
 from server.qdrant.client import QdrantAddress, qdrant_errors
 from server.qdrant.shared import place_of
 
 _METHOD = "/qdrant.Points/Scroll"
+
+
+@dataclass(frozen=True)
+class IdRange:
+    """Points from one id up to, but without, another, in Qdrant's order; None: no bound.
+
+    The bounds are ``PointId`` messages as bytes.
+    """
+
+    start: bytes | None = None
+    stop: bytes | None = None
+
+
+EVERYTHING: Final = IdRange()
 
 
 @dataclass(frozen=True)
@@ -41,7 +59,7 @@ class ScrollQuery:
     vector_names: tuple[str, ...] = ()
     filter: models.Filter | None = None
     payload_keys: tuple[str, ...] | None = ()
-    page_size: int = 1000
+    page_size: int = 2500
 
     def request(self, offset: bytes | None) -> pb.ScrollPoints:
         """The protobuf request for the page that starts at an offset."""
@@ -64,6 +82,7 @@ def scroll_pages(
     channel: grpc.Channel,
     address: QdrantAddress,
     query: ScrollQuery,
+    within: IdRange = EVERYTHING,
     *,
     patience: Patience = DEFAULT_PATIENCE,
     should_stop: Callable[[], bool] | None = None,
@@ -78,6 +97,8 @@ def scroll_pages(
         For the credentials and the time limit of each call.
     query : ScrollQuery
         What to read.
+    within : IdRange, optional
+        Which of its points.
     patience : Patience, optional
         For calls that find Qdrant away. Each page starts with fresh patience.
     should_stop : callable, optional
@@ -89,21 +110,33 @@ def scroll_pages(
         If Qdrant stayed away for longer than the patience.
     """
     caller = _Caller(channel, address, query.qdrant_name, patience, should_stop)
-    request = query.request(None)
+    stop = None if within.stop is None else id_key(within.stop, 0, len(within.stop))
+    request = query.request(within.start)
     pending = caller.start(request)
     try:
         while True:
             data = caller.finish(pending, request)
-            page = outline(data)
-            if page.next_offset is not None:
-                request = query.request(page.next_offset)
+            records, following = outline(data)
+            if stop is not None and following is not None:
+                following = None if id_key(following, 0, len(following)) >= stop else following
+            if following is not None:
+                request = query.request(following)
                 pending = caller.start(request)
-            if len(page.records.start):
-                yield parse_page(data, page.records, query.vector_names)
-            if page.next_offset is None:
+            elif stop is not None:
+                records = _before(stop, data, records)
+            if len(records.start):
+                yield parse_page(data, records, query.vector_names)
+            if following is None:
                 return
     finally:
         pending.cancel()  # Of no effect on a call that has ended.
+
+
+def _before(stop: PointKey, data: bytes, records: Spans) -> Spans:
+    """Choose the records of a page that come before an id."""
+    places = list(zip(records.start.tolist(), records.stop.tolist(), strict=True))
+    n_before = bisect_left(places, stop, key=lambda place: point_key(data, *place))
+    return records.at(np.arange(n_before))
 
 
 class _Caller:

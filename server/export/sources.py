@@ -14,12 +14,14 @@ from server.export.evaluate import compile_filter
 from server.export.filters import Filter
 from server.export.paths import top_level_selectors
 from server.export.pushdown import Pushdown, Variants, push_down
+from server.export.ranges import id_ranges
 from server.export.rows import SOURCE_BUCKET_FIELD, WHOLE_PAYLOAD
-from server.export.scroll import ScrollQuery
+from server.export.scroll import IdRange, ScrollQuery
 from server.qdrant.client import qdrant_errors
 from server.qdrant.schema import CollectionSchema, describe
 
 _MAX_SPELLINGS: Final = 10_000
+_PAGE_BYTES: Final = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,11 @@ class ExportSource:
 
 @dataclass(frozen=True)
 class Plan:
-    """One source with what Qdrant is asked for and what is checked on its rows."""
+    """One source with what Qdrant is asked for, in which ranges, and what is checked after."""
 
     source: ExportSource
     query: ScrollQuery
+    ranges: tuple[IdRange, ...]
     passes: Callable[[Mapping[str, Any]], bool] | None
 
 
@@ -58,6 +61,7 @@ def plan_source(
     filter: Filter | None,
     payload_fields: Sequence[str],
     page_size: int,
+    max_ranges: int,
 ) -> Plan:
     """Look at a collection and decide what is asked of Qdrant and what is checked after.
 
@@ -88,10 +92,15 @@ def plan_source(
         vector_names=source.vector_names,
         filter=split.qdrant,
         payload_keys=None if keys is None else tuple(keys),
-        page_size=page_size,
+        page_size=_fitting_page(page_size, [schema.sizes()[n] for n in source.vector_names]),
     )
     passes = None if split.residual is None else compile_filter(split.residual)
-    return Plan(source, query, passes)
+    return Plan(source, query, id_ranges(client, query, max_ranges), passes)
+
+
+def _fitting_page(page_size: int, sizes: Sequence[int]) -> int:
+    """Points of a page of about 8 MiB at most; payloads are not known before they are read."""
+    return max(1, min(page_size, _PAGE_BYTES // (4 * sum(sizes) or 1)))
 
 
 def _check_vectors(source: ExportSource, schema: CollectionSchema) -> None:

@@ -10,7 +10,7 @@ protobuf library. Every length is checked against the bytes that are there.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -37,11 +37,15 @@ _WORTH_A_RUN: Final = 8  # Records of one length: fewer are found as fast one by
 _MAX_PAGE_BYTES: Final = 2**31 - 1  # Arrow counts a page's bytes in 32 bits.
 
 
-class Outline(NamedTuple):
-    """The parts of a page: the offset of the next one, and each record's place."""
+PointKey: TypeAlias = tuple[int, int | str]
+"""Where a point stands in Qdrant's order: numbers first, then UUIDs."""
 
-    next_offset: bytes | None
+
+class Outline(NamedTuple):
+    """The parts of a page: each record's place, and the id that the next page starts with."""
+
     records: Spans
+    next_offset: bytes | None
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,7 @@ def outline(data: bytes) -> Outline:
             starts.append(start)
             stops.append(position)
     owners = np.arange(len(starts))
-    return Outline(next_offset, Spans(owners, np.array(starts, int), np.array(stops, int)))
+    return Outline(Spans(owners, np.array(starts, int), np.array(stops, int)), next_offset)
 
 
 def _n_alike(view: NDArray[np.uint8], position: int, n_header: int, stride: int) -> int:
@@ -155,8 +159,8 @@ def parse_page(data: bytes, records: Spans, vector_names: tuple[str, ...]) -> Re
     return Records(ids, vectors, has_vector, Payloads(data, found.of(2), len(ids)))
 
 
-def point_key(data: bytes, start: int, stop: int) -> tuple[int, int | str]:
-    """Where the point of a record stands in Qdrant's order: numbers first, then UUIDs."""
+def point_key(data: bytes, start: int, stop: int) -> PointKey:
+    """Where the point of a record stands in Qdrant's order."""
     key = None
     for number, wire_type, begin, end in fields(data, start, stop):
         if number == 1 and wire_type == BYTES:
@@ -166,7 +170,7 @@ def point_key(data: bytes, start: int, stop: int) -> tuple[int, int | str]:
     return key
 
 
-def id_key(data: bytes, start: int, stop: int) -> tuple[int, int | str]:
+def id_key(data: bytes, start: int, stop: int) -> PointKey:
     """Where the id in ``data[start:stop]`` stands in Qdrant's order."""
     for number, wire_type, begin, end in fields(data, start, stop):
         if number == 1 and wire_type == VARINT:

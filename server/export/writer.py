@@ -1,8 +1,9 @@
 """Parquet parts written by a thread of their own, in view only when all are whole.
 
-Parts are written as ``.part-00000.parquet.tmp`` and renamed after the last byte of the last
-one is on disk; a process that dies before that leaves no ``part-*.parquet``. Leftovers of
-the dead are removed by the next export into the folder.
+Parts are written as ``.part-00000-00000.parquet.tmp``, by the number of their piece and their
+own, and renamed after the last byte of the last one is on disk; a process that dies before
+that leaves no ``part-*.parquet``. Leftovers of the dead are removed by the next export into
+the folder.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import os
 import queue
 import shutil
 import threading
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -68,11 +70,11 @@ class _HashingFile:
                 os.fsync(self._file.fileno())
 
 
-class PartWriter:
-    """Writes record batches to the parts of one export.
+class PartFolder:
+    """The folder of one export: pieces written side by side, in view together and in order.
 
-    Use as a context manager: leaving it by an exception removes what was written; `finish`
-    makes the parts visible. An error of the writing thread is raised by the next call.
+    Use as a context manager: leaving it by an exception removes what was written; `publish`
+    makes the parts visible.
 
     Parameters
     ----------
@@ -88,21 +90,13 @@ class PartWriter:
         self._directory = Path(directory)
         self._row_group_rows = row_group_rows
         self._rows_per_file = rows_per_file
-        self._queue: queue.Queue[pa.RecordBatch | None] = queue.Queue(_QUEUED_BATCHES)
-        self._error: BaseException | None = None
-        self._parts: list[tuple[Path, _HashingFile]] = []
-        self._writer: pq.ParquetWriter | None = None
-        self._rows_in_file = 0
-        self._thread = threading.Thread(target=self._run, name="export-writer", daemon=True)
+        self._pieces: dict[int, PartWriter] = {}
 
     def __enter__(self) -> Self:
-        try:
+        with self._told():
             self._directory.mkdir(parents=True, exist_ok=True)
             for stale in self._directory.glob(".part-*.parquet.tmp"):
                 stale.unlink()
-        except OSError as error:
-            raise self._told(error) from error
-        self._thread.start()
         return self
 
     def __exit__(
@@ -111,32 +105,29 @@ class PartWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._join()
-        for path, file in self._parts:
-            with suppress(OSError):  # The disk that failed the export may fail this too.
-                file.close()
-            path.unlink(missing_ok=True)
+        for piece in self._pieces.values():
+            piece.discard()
 
-    def write(self, batch: pa.RecordBatch) -> None:
-        """Hand over rows; waits while the writer is four batches behind."""
-        self._check()
-        self._queue.put(batch)
+    def piece(self, number: int) -> PartWriter:
+        """Begin a piece; its rows come behind those of the pieces with lower numbers."""
+        path = self._directory / f".part-{number:05d}"
+        self._pieces[number] = PartWriter(
+            path, self._row_group_rows, self._rows_per_file, self._told
+        )
+        return self._pieces[number]
 
-    def finish(self) -> tuple[PartFile, ...]:
-        """Wait for the last byte, then rename the parts into view."""
-        self._join()
-        self._check()
+    def publish(self) -> tuple[PartFile, ...]:
+        """Rename the parts of all pieces into view, once each piece is finished."""
+        parts = [part for _, piece in sorted(self._pieces.items()) for part in piece.parts]
         finished = []
-        try:
-            for path, file in self._parts:
-                final = path.with_name(path.name.removeprefix(".").removesuffix(".tmp"))
+        with self._told():
+            for number, (path, file) in enumerate(parts):
+                final = self._directory / f"part-{number:05d}.parquet"
                 path.replace(final)
                 finished.append(PartFile(str(final), file.n_bytes, file.hash.hexdigest()))
             self._remove_earlier({part.path for part in finished})
             _sync_directory(self._directory)
-        except OSError as error:
-            raise self._told(error) from error
-        self._parts = []
+        self._pieces = {}
         return tuple(finished)
 
     def _remove_earlier(self, kept: set[str]) -> None:
@@ -145,24 +136,77 @@ class PartWriter:
             if str(path) not in kept:
                 path.unlink()
 
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Tell a fault of the disk in words, with what is free on it."""
+        try:
+            yield
+        except OSError as error:
+            free_bytes = None
+            with suppress(OSError):
+                places = (self._directory, *self._directory.parents)
+                existing = next(place for place in places if place.exists())
+                free_bytes = shutil.disk_usage(existing).free
+            why = "the disk is full" if error.errno == errno.ENOSPC else str(error)
+            free = "" if free_bytes is None else f"; {free_bytes:,} bytes are free"
+            raise ExportStorageError(
+                f"cannot write the export to {self._directory}: {why}{free}",
+                free_bytes=free_bytes,
+            ) from error
+
+
+class PartWriter:
+    """Writes the record batches of one piece of an export, in a thread of its own.
+
+    An error of that thread is raised by the next call.
+
+    Attributes
+    ----------
+    parts : list of (path, file)
+        What was written so far, not in view yet.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        row_group_rows: int,
+        rows_per_file: int,
+        told: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self.parts: list[tuple[Path, _HashingFile]] = []
+        self._path = path
+        self._row_group_rows = row_group_rows
+        self._rows_per_file = rows_per_file
+        self._told = told
+        self._queue: queue.Queue[pa.RecordBatch | None] = queue.Queue(_QUEUED_BATCHES)
+        self._error: BaseException | None = None
+        self._writer: pq.ParquetWriter | None = None
+        self._rows_in_file = 0
+        self._thread = threading.Thread(target=self._run, name="export-writer", daemon=True)
+        self._thread.start()
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Hand over rows; waits while the writer is some batches behind."""
+        self._check()
+        self._queue.put(batch)
+
+    def finish(self) -> None:
+        """Wait until the last byte is on the disk."""
+        self._join()
+        self._check()
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        self._join()
+        for path, file in self.parts:
+            with suppress(OSError):  # The disk that failed the export may fail this too.
+                file.close()
+            path.unlink(missing_ok=True)
+
     def _check(self) -> None:
         if self._error is not None:
-            if isinstance(self._error, OSError):
-                raise self._told(self._error) from self._error
-            raise self._error
-
-    def _told(self, error: OSError) -> ExportStorageError:
-        """The fault in words, with what is free on the disk."""
-        free_bytes = None
-        with suppress(OSError):
-            existing = next(p for p in (self._directory, *self._directory.parents) if p.exists())
-            free_bytes = shutil.disk_usage(existing).free
-        why = "the disk is full" if error.errno == errno.ENOSPC else str(error)
-        free = "" if free_bytes is None else f"; {free_bytes:,} bytes are free"
-        return ExportStorageError(
-            f"cannot write the export to {self._directory}: {why}{free}",
-            free_bytes=free_bytes,
-        )
+            with self._told():
+                raise self._error
 
     def _join(self) -> None:
         if self._thread.is_alive():
@@ -201,10 +245,9 @@ class PartWriter:
 
     def _write_group(self, table: pa.Table) -> None:
         if self._writer is None:
-            name = f".part-{len(self._parts):05d}.parquet.tmp"
-            path = self._directory / name
+            path = self._path.with_name(f"{self._path.name}-{len(self.parts):05d}.parquet.tmp")
             file = _HashingFile(path)
-            self._parts.append((path, file))
+            self.parts.append((path, file))
             # Vectors do not shrink under compression or dictionaries, they only get slow.
             self._writer = pq.ParquetWriter(
                 pa.PythonFile(file, mode="w"),
@@ -222,7 +265,7 @@ class PartWriter:
         if self._writer is not None:
             writer, self._writer, self._rows_in_file = self._writer, None, 0
             writer.close()
-            self._parts[-1][1].close()
+            self.parts[-1][1].close()
 
 
 def _sync_directory(directory: Path) -> None:

@@ -95,10 +95,13 @@ def test_rows_hold_source_id_vector_and_kept_payload(collection, request_for):
     assert report.n_documents == report.n_matched == 4
     assert report.columns == ("vector",)
     assert report.n_dims == {"vector": N_DIMS}
-    [path] = report.files
-    assert Path(path).name == "part-00000.parquet"
-    assert report.checksums[path] == hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    assert report.n_bytes == Path(path).stat().st_size
+    assert [Path(path).name for path in report.files] == [
+        "part-00000.parquet",
+        "part-00001.parquet",
+    ]
+    for path in report.files:
+        assert report.checksums[path] == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    assert report.n_bytes == sum(Path(path).stat().st_size for path in report.files)
     schema = pq.read_schema(path)
     assert str(schema.field("vector").type).startswith("fixed_size_list<")
     assert schema.field("vector").type.list_size == N_DIMS
@@ -301,7 +304,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(collection, request_for, tmp_pat
 
     def never_but_fill_the_disk():
         # The writer's own clean-up has run; its file now opens on a device that is full.
-        temporary = folder / ".part-00000.parquet.tmp"
+        temporary = folder / ".part-00000-00000.parquet.tmp"
         if not temporary.is_symlink():
             temporary.symlink_to("/dev/full")
         return False
