@@ -106,6 +106,8 @@ class Payloads:
         MalformedResponseError
             If the bytes are not what Qdrant's protocol says.
         """
+        if not len(self._spans.start):
+            return Column(pa.nulls(self._n_rows), False)
         names, entries = self._decoded
         own = entries.at(entries.key == (names.index(key) if key in names else -1))
         own = own.at(np.append(own.row[1:] != own.row[:-1], True)[: len(own.row)])
@@ -137,6 +139,9 @@ class Payloads:
         rows : array of shape (n_rows,), bool, or None
             The points that are wanted; None for all.
         """
+        n_wanted = self._n_rows if rows is None else int(rows.sum())
+        if not len(self._spans.start) or (paths is not None and not paths):
+            return pa.nulls(n_wanted, pa.string())
         names, entries = self._decoded
         if rows is not None:
             entries = entries.at(rows[entries.row])

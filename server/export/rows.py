@@ -131,14 +131,18 @@ class RowBuilder:
             "source_collection_id": pa.DictionaryArray.from_arrays(
                 pa.array(np.zeros(len(chosen), dtype=np.int32)), pa.array([collection_id])
             ),
-            "source_document_id": page.ids.take(pa.array(chosen)),
+            "source_document_id": page.ids
+            if len(chosen) == len(page)
+            else page.ids.take(pa.array(chosen)),
         }
         for column, name in zip(self.columns, vector_names, strict=True):
             matrix = page.vectors[name]
             self._check_dims(collection_id, column, matrix.shape[1])
             arrays[column] = _fixed_size(matrix if len(chosen) == len(matrix) else matrix[chosen])
         arrays["payload"] = page.payloads.json(self._kept, usable)
-        return pa.RecordBatch.from_pydict(arrays)
+        # Saying that nothing is null spares Parquet the marks that would tell what is.
+        schema = [pa.field(name, a.type, nullable=name == "payload") for name, a in arrays.items()]
+        return pa.RecordBatch.from_pydict(arrays, pa.schema(schema))
 
     def absorb(self, later: RowBuilder) -> None:
         """Add the counts of the rows that come behind these.
@@ -172,12 +176,13 @@ class RowBuilder:
         ):
             for name in vector_names:
                 bad = usable & test(page, name)
+                if not bad.any():
+                    continue
                 usable &= ~bad
                 self._reasons[reason] += int(bad.sum())
                 for row in np.flatnonzero(bad)[: _NAMED - len(self._first)]:
-                    self._first.append(
-                        LeftOutDocument(collection_id, page.ids[row].as_py(), reason)
-                    )
+                    document_id = page.ids[row].as_py()
+                    self._first.append(LeftOutDocument(collection_id, document_id, reason))
         return usable
 
     @staticmethod
@@ -215,4 +220,5 @@ class RowBuilder:
 
 def _fixed_size(matrix: NDArray[np.float32]) -> pa.FixedSizeListArray:
     flat = np.ascontiguousarray(matrix, dtype=np.float32).reshape(-1)
-    return pa.FixedSizeListArray.from_arrays(pa.array(flat), matrix.shape[1])
+    item = pa.field("element", pa.float32(), nullable=False)
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat), type=pa.list_(item, matrix.shape[1]))
