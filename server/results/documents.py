@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from qdrant_client import models
+from qdrant_client import grpc as pb
 
+from server.qdrant.payloads import to_payload
 from server.results.groups import Group
 
 # Named, because a point may lack a named vector; the unnamed one is asked for by some servers.
@@ -20,6 +23,7 @@ VECTOR_NAME = "vector"
 
 _ID_SPACE = uuid.UUID("6b0f4a2e-5d0c-4f0e-9a7d-2f6c1e8b9d30")
 _BYTES_OF_A_MEMBER = 320
+_FLOATS_TAG = b"\x0a"  # Field 1 of a `DenseVector`, packed.
 _MEMBER_COLUMNS = (
     "source_collection_id",
     "source_document_id",
@@ -39,13 +43,13 @@ def document_id(output_name: str, *parts: str) -> str:
     return str(uuid.UUID(bytes=digest[:16], version=5))
 
 
-def centroid_points(groups: Sequence[Group], output_name: str) -> list[models.PointStruct]:
+def centroid_points(groups: Sequence[Group], output_name: str) -> list[pb.PointStruct]:
     """Make the documents of some groups, each with its centroid as the vector."""
     return [
-        models.PointStruct(
-            id=document_id(output_name, "centroid", group.cluster_id),
-            vector={} if group.centroid is None else {VECTOR_NAME: group.centroid.tolist()},
-            payload=_centroid_payload(group),
+        pb.PointStruct(
+            id=pb.PointId(uuid=document_id(output_name, "centroid", group.cluster_id)),
+            vectors=_vectors(group.centroid),
+            payload=to_payload(_centroid_payload(group)),
         )
         for group in groups
     ]
@@ -73,7 +77,7 @@ def member_points(
     output_name: str,
     vectors: NDArray[np.float32] | None,
     vector_rows: NDArray[np.int64] | None,
-) -> list[models.PointStruct]:
+) -> list[pb.PointStruct]:
     """Make the documents of some rows of the members table.
 
     Parameters
@@ -83,23 +87,56 @@ def member_points(
     vector_rows : array of shape (n_members,), int64, or None
         Row of `vectors` for each row of `members`; None: the same order.
     """
-    records = members.slice(rows.start, rows.stop - rows.start).select(_MEMBER_COLUMNS).to_pylist()
-    found: list[list[float]] | None = None
+    part = members.slice(rows.start, rows.stop - rows.start)
+    columns = [part[name].to_pylist() for name in _MEMBER_COLUMNS]
+    none = _vectors(None)
+    found: Iterable[pb.Vectors] = repeat(none, len(part))
     if vectors is not None:
-        found = vectors[rows if vector_rows is None else vector_rows[rows]].tolist()
+        found = map(_vectors, vectors[rows if vector_rows is None else vector_rows[rows]])
+    shared = lru_cache(_member_of)  # What the members of a group have in common.
     points = []
-    for position, record in enumerate(records):
-        key = (record["source_collection_id"], record["source_document_id"], record["cluster_id"])
-        if record["distance_to_centroid"] is None:
-            del record["distance_to_centroid"]
+    for collection, document, cluster, label, distance, vector in zip(*columns, found, strict=True):
+        own = {"source_document_id": pb.Value(string_value=document)}
+        if distance is not None:
+            own["distance_to_centroid"] = pb.Value(double_value=distance)
+        key = document_id(output_name, "member", collection, document, cluster)
         points.append(
-            models.PointStruct(
-                id=document_id(output_name, "member", *key),
-                vector={} if found is None else {VECTOR_NAME: found[position]},
-                payload={"is_centroid": False, **record},
+            pb.PointStruct(
+                id=pb.PointId(uuid=key),
+                vectors=vector,
+                payload=shared(collection, cluster, label) | own,
             )
         )
     return points
+
+
+def _member_of(collection_id: str, cluster_id: str, cluster_label: str) -> dict[str, pb.Value]:
+    return to_payload(
+        {
+            "is_centroid": False,
+            "source_collection_id": collection_id,
+            "cluster_id": cluster_id,
+            "cluster_label": cluster_label,
+        }
+    )
+
+
+def _vectors(vector: NDArray[np.float32] | None) -> pb.Vectors:
+    if vector is None:
+        return pb.Vectors(vectors=pb.NamedVectors())
+    # A list of floats lies in the message as in the array, behind its size: no object each.
+    floats = vector.astype("<f4").tobytes()
+    dense = pb.DenseVector.FromString(_FLOATS_TAG + _varint(len(floats)) + floats)
+    return pb.Vectors(vectors=pb.NamedVectors(vectors={VECTOR_NAME: pb.Vector(dense=dense)}))
+
+
+def _varint(number: int) -> bytes:
+    """Write a number as protobuf does: seven bits a byte, the lowest first."""
+    written = bytearray()
+    while number > 0x7F:
+        written.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*written, number])
 
 
 def member_sizes(members: pa.Table, n_dims: int | None) -> NDArray[np.int64]:

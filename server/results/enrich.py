@@ -9,19 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from qdrant_client import QdrantClient, models
+from qdrant_client import grpc as pb
+from qdrant_client.conversions.conversion import RestToGrpc
 
 from server.jobs.definition import FieldMapping
 from server.qdrant.errors import QdrantRefusedError
+from server.qdrant.payloads import to_value
 from server.results.fields import KEYS, Fields, one_row_each
 from server.results.groups import Group
 from server.results.writes import (
     N_IN_FLIGHT,
+    WRITE_TIMEOUT_S,
     Progress,
     RetryPolicy,
     ShouldStop,
@@ -196,56 +201,70 @@ class _Writer:
 
     def write(self, target: _Target, rows: pa.Table) -> tuple[int, int]:
         """Write one batch; give how many documents it has and how many still exist."""
-        operations: list[models.UpdateOperation] = []
-        written = 0
+        run = {RUN_FIELD: self._run_id}
         payloads = [
-            (points, {**payload, RUN_FIELD: self._run_id})
+            ([_point_id(point) for point in points], _payload({**payload, **run}))
             for points, payload in self._fields.grouped(rows, point_ids(rows))
         ]
         for _ in range(_MAX_RECHECKS):
             present = _present(target, [point for ids, _ in payloads for point in ids])
             operations = self._operations(payloads, present)
-            written = sum(len([i for i in ids if i in present]) for ids, _ in payloads)
-            if not operations or self._sent(target, operations):
-                return len(rows), written
+            if all(self._sent(target, part) for part in _by_bytes(operations)):
+                return len(rows), len(present)
         raise QdrantRefusedError(
             f"documents of {target.collection} vanish faster than they can be written; try again"
         )
 
     def _operations(
-        self, payloads: list[tuple[list[int | str], dict[str, Any]]], present: set[int | str]
-    ) -> list[models.UpdateOperation]:
-        operations: list[models.UpdateOperation] = []
+        self, payloads: list[tuple[list[pb.PointId], dict[str, pb.Value]]], present: set[bytes]
+    ) -> list[pb.PointsUpdateOperation]:
+        operations: list[pb.PointsUpdateOperation] = []
+        chosen = [[i for i in ids if i.SerializeToString() in present] for ids, _ in payloads]
         if self._stale_fields and self._previous_run_ids and present:
+            ids = [_plain_id(point) for points in chosen for point in points]
+            stale = RestToGrpc.convert_filter(written_by(ids, self._previous_run_ids))
             operations.append(
-                models.DeletePayloadOperation(
-                    delete_payload=models.DeletePayload(
-                        keys=list(self._stale_fields),
-                        filter=written_by(list(present), self._previous_run_ids),
+                pb.PointsUpdateOperation(
+                    delete_payload=pb.PointsUpdateOperation.DeletePayload(
+                        keys=self._stale_fields, points_selector=pb.PointsSelector(filter=stale)
                     )
                 )
             )
-        for ids, payload in payloads:
-            points: list[Any] = [point for point in ids if point in present]
+        for points, (_, payload) in zip(chosen, payloads, strict=True):
             if points:
+                selector = pb.PointsSelector(points=pb.PointsIdsList(ids=points))
                 operations.append(
-                    models.SetPayloadOperation(
-                        set_payload=models.SetPayload(payload=payload, points=points)
+                    pb.PointsUpdateOperation(
+                        set_payload=pb.PointsUpdateOperation.SetPayload(
+                            payload=payload, points_selector=selector
+                        )
                     )
                 )
         return operations
 
-    def _sent(self, target: _Target, operations: list[models.UpdateOperation]) -> bool:
-        """Send one batch; False if a document was deleted since it was looked for."""
+    def _sent(self, target: _Target, operations: Sequence[pb.PointsUpdateOperation]) -> bool:
+        """Send one request; False if a document was deleted since it was looked for."""
+        request = pb.UpdateBatchPoints(
+            collection_name=target.collection, operations=operations, wait=True
+        )
         try:
             target.call(
-                lambda: target.client.batch_update_points(target.collection, operations, wait=True)
+                lambda: target.client.grpc_points.UpdateBatch(request, timeout=WRITE_TIMEOUT_S)
             )
         except QdrantRefusedError as error:
             if "No point with id" in str(error):
                 return False
             raise
         return True
+
+
+def _by_bytes(
+    operations: Sequence[pb.PointsUpdateOperation],
+) -> Iterator[Sequence[pb.PointsUpdateOperation]]:
+    """Cut operations into requests, in their order."""
+    sizes = np.array([operation.ByteSize() for operation in operations], dtype=np.int64)
+    for part in slices_by_bytes(sizes, max_rows=len(operations)):
+        yield operations[part]
 
 
 def _batches(
@@ -271,13 +290,16 @@ def _clear(target: _Target, ids: list[int | str], fields: list[str], run_ids: Se
     return int(found.count)
 
 
-def _present(target: _Target, ids: list[int | str]) -> set[int | str]:
-    records = target.call(
-        lambda: target.client.retrieve(
-            target.collection, ids, with_payload=False, with_vectors=False
-        )
+def _present(target: _Target, ids: list[pb.PointId]) -> set[bytes]:
+    """Give those of some points that there are, each id as its bytes."""
+    request = pb.GetPoints(
+        collection_name=target.collection,
+        ids=ids,
+        with_payload=pb.WithPayloadSelector(enable=False),
+        with_vectors=pb.WithVectorsSelector(enable=False),
     )
-    return {record.id for record in records}
+    answer = target.call(lambda: target.client.grpc_points.Get(request, timeout=WRITE_TIMEOUT_S))
+    return {point.id.SerializeToString() for point in answer.result}
 
 
 def written_by(ids: list[int | str], run_ids: Sequence[str]) -> models.Filter:
@@ -294,6 +316,24 @@ def point_ids(rows: pa.Table) -> list[int | str]:
     """Give the Qdrant ids of the rows of a members table."""
     texts = rows["source_document_id"].to_pylist()
     return [int(text) if text.isdecimal() else text for text in texts]
+
+
+def _payload(values: dict[str, Any]) -> dict[str, pb.Value]:
+    return {k: _text(v) if isinstance(v, str) else to_value(v) for k, v in values.items()}
+
+
+@lru_cache(maxsize=4096)
+def _text(text: str) -> pb.Value:
+    """Ids, labels and the run are the same in many documents: made once each."""
+    return to_value(text)
+
+
+def _point_id(point: int | str) -> pb.PointId:
+    return pb.PointId(num=point) if isinstance(point, int) else pb.PointId(uuid=point)
+
+
+def _plain_id(point: pb.PointId) -> int | str:
+    return point.uuid or point.num
 
 
 def _of_sources(rows: pa.Table, targets: dict[str, _Target]) -> pa.Table:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 import time
 import unicodedata
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from qdrant_client import QdrantClient, models
+from qdrant_client import grpc as pb
 
 from server.jobs.ids import short_id
 from server.jobs.model import OutputCollection
@@ -26,6 +27,7 @@ from server.results.failures import OutputLostError, OutputNameTakenError
 from server.results.groups import Group
 from server.results.writes import (
     N_IN_FLIGHT,
+    WRITE_TIMEOUT_S,
     Progress,
     RetryPolicy,
     ShouldStop,
@@ -155,16 +157,6 @@ def stage_outputs(
         should_stop=should_stop,
     )
 
-    def upsert(points: list[models.PointStruct]) -> int:
-        # Waiting costs nothing with several in flight, and shows a refused batch.
-        repeat_passing(
-            lambda: client.upsert(name, points, wait=True),
-            collection=name,
-            policy=policy,
-            should_stop=should_stop,
-        )
-        return len(points)
-
     n_total = len(groups) + len(members)
     group_bytes = np.full(len(groups), 512 + 4 * (n_dims or 0), dtype=np.int64)
     member_bytes = member_sizes(members, n_dims if vectors is not None else None)
@@ -180,12 +172,40 @@ def stage_outputs(
         for points in build
     )
     n_written = 0
-    for n_points in write_all(batches, upsert, n_in_flight=n_in_flight, should_stop=should_stop):
+    for n_points in upsert_all(
+        client, name, batches, policy=policy, should_stop=should_stop, n_in_flight=n_in_flight
+    ):
         n_written += n_points
         if progress is not None:
             progress(n_written, n_total)
     _check_count(client, name, n_total)
     return n_total
+
+
+def upsert_all(
+    client: QdrantClient,
+    collection: str,
+    batches: Iterable[Sequence[pb.PointStruct]],
+    *,
+    policy: RetryPolicy | None = None,
+    should_stop: ShouldStop = never,
+    n_in_flight: int = N_IN_FLIGHT,
+) -> Iterator[int]:
+    """Write batches of documents, several at once; give how many each had, in any order."""
+    repeats = policy or RetryPolicy()
+
+    def upsert(points: Sequence[pb.PointStruct]) -> int:
+        # Waiting costs nothing with several in flight, and shows a refused batch.
+        request = pb.UpsertPoints(collection_name=collection, points=points, wait=True)
+        repeat_passing(
+            lambda: client.grpc_points.Upsert(request, timeout=WRITE_TIMEOUT_S),
+            collection=collection,
+            policy=repeats,
+            should_stop=should_stop,
+        )
+        return len(points)
+
+    return write_all(batches, upsert, n_in_flight=n_in_flight, should_stop=should_stop)
 
 
 def publish_outputs(

@@ -31,6 +31,8 @@ ShouldStop = Callable[[], bool]
 MAX_BATCH_BYTES = 2 << 20
 MAX_BATCH_ROWS = 2_000
 N_IN_FLIGHT = 4
+WRITE_TIMEOUT_S = 60
+"""Seconds that one request may take before it is repeated."""
 
 _PASSING_CODES = frozenset(
     {
