@@ -7,7 +7,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -32,11 +32,34 @@ class Timing:
         Seconds.
     repeats : int
         How often it ran.
+    cpu_s : float
+        Median of the seconds that this process computed meanwhile, in all its threads.
     """
 
     median_s: float
     best_s: float
     repeats: int
+    cpu_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class About:
+    """How `benchmarks/render.py` shows a result file.
+
+    Attributes
+    ----------
+    title, note : str
+        Heading, and a sentence on what was done.
+    value : str
+        The column that is drawn.
+    labels : tuple of str
+        The columns that name a bar; bars whose labels but the last agree stand together.
+    """
+
+    title: str
+    note: str
+    value: str
+    labels: tuple[str, ...]
 
 
 def timed(run: Callable[[], T], *, repeats: int) -> tuple[T, Timing]:
@@ -50,6 +73,31 @@ def timed(run: Callable[[], T], *, repeats: int) -> tuple[T, Timing]:
         result = run()
         seconds.append(time.perf_counter() - start)
     return result, Timing(statistics.median(seconds), min(seconds), repeats)
+
+
+def taking_turns(
+    contestants: Mapping[str, Callable[[], object]], *, repeats: int
+) -> dict[str, Timing]:
+    """Time several things that do the same, one after the other, round by round.
+
+    What else the machine does then falls on all of them alike. The first round warms up and
+    is not counted.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    cpu_seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for counts in [False] + [True] * repeats:
+        for name, run in contestants.items():
+            start, cpu_start = time.perf_counter(), time.process_time()
+            run()
+            if counts:
+                seconds[name].append(time.perf_counter() - start)
+                cpu_seconds[name].append(time.process_time() - cpu_start)
+    return {
+        name: Timing(
+            statistics.median(taken), min(taken), repeats, statistics.median(cpu_seconds[name])
+        )
+        for name, taken in seconds.items()
+    }
 
 
 def machine_facts(packages: Sequence[str] = ()) -> dict[str, Any]:
@@ -69,10 +117,18 @@ def machine_facts(packages: Sequence[str] = ()) -> dict[str, Any]:
     }
 
 
-def write_result(path: Path, *, name: str, machine: dict[str, Any], results: list[Any]) -> None:
+def write_result(
+    path: Path,
+    *,
+    name: str,
+    machine: dict[str, Any],
+    results: list[Any],
+    about: About | None = None,
+) -> None:
     """Write one benchmark's figures as JSON; dataclasses become objects."""
     body = {
         "benchmark": name,
+        **({} if about is None else {"about": asdict(about)}),
         "machine": machine,
         "results": [
             asdict(row) if hasattr(row, "__dataclass_fields__") else row for row in results

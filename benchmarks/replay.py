@@ -1,0 +1,265 @@
+"""A loopback server that replays prebuilt Qdrant pages, so that the client is what is measured.
+
+It speaks what an export asks, answers scrolls from bytes that lie ready, and takes writes
+without storing them. The pages are Qdrant's own protocol, encoded here because the stubs
+would take minutes; readers on both sides check that they decode alike.
+
+Collections by name, each of `n_points` (ids from 0, or UUIDs):
+
+    plain       the unnamed vector, in the `dense` message of Qdrant 1.16 and later
+    packed      the same in the `data` field of older servers
+    named       one named vector, `text`
+    two         two named vectors, `text` and `image`
+    uuids       plain, with UUIDs as ids
+"""
+
+from __future__ import annotations
+
+import bisect
+import multiprocessing
+import struct
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing.connection import Connection
+from typing import Any, TypeAlias
+
+import grpc
+import numpy as np
+from qdrant_client import grpc as pb
+
+from server.qdrant.client import CHANNEL_OPTIONS, QdrantAddress
+
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+COLLECTIONS = ("plain", "packed", "named", "two", "uuids")
+SECTIONS = (
+    "admin",
+    "database",
+    "devel",
+    "games",
+    "net",
+    "python",
+    "science",
+    "text",
+    "utils",
+    "web",
+)
+NAMES = {"named": ("text",), "two": ("text", "image")}
+BYTES = 2
+DISTINCT_VECTORS = 65_536
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much a replayed collection holds."""
+
+    n_points: int
+    n_dims: int
+    n_pages_kept: int = 4096
+
+
+def vectors(n_rows: int, n_dims: int) -> np.ndarray:
+    """Make the replayed vectors; rows beyond the 65 536th repeat the first ones.
+
+    Returns
+    -------
+    array of shape (min(n_rows, 65 536), n_dims), float32
+    """
+    rng = np.random.default_rng(42)
+    return rng.standard_normal((min(n_rows, DISTINCT_VECTORS), n_dims), dtype=np.float32)
+
+
+def varint(value: int) -> bytes:
+    """Encode a number as protobuf does."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def field(number: int, content: bytes) -> bytes:
+    """Encode a field of bytes."""
+    return varint(number << 3 | BYTES) + varint(len(content)) + content
+
+
+class Pages:
+    """Pages of one collection, made when they are first asked for and kept."""
+
+    def __init__(self, collection: str, size: Size, rows: np.ndarray) -> None:
+        self._collection = collection
+        self._size = size
+        self._rows = rows
+        self._has_uuids = collection == "uuids"
+        rng = np.random.default_rng(7)
+        self._uuids = (
+            sorted(str(uuid.UUID(bytes=rng.bytes(16), version=4)) for _ in range(size.n_points))
+            if self._has_uuids
+            else []
+        )
+        self.page = lru_cache(size.n_pages_kept)(self._page)
+
+    def answer(self, request: pb.ScrollPoints) -> bytes:
+        """Give the page that a request asks for."""
+        start = 0
+        if request.HasField("offset"):
+            start = request.offset.num
+            if self._has_uuids:
+                start = bisect.bisect_left(self._uuids, request.offset.uuid)
+        selector = request.with_payload
+        with_payload = selector.enable or bool(selector.include.fields)
+        with_vectors = request.with_vectors.enable or bool(request.with_vectors.include.names)
+        names = tuple(request.with_vectors.include.names)
+        return self.page(start, request.limit, with_payload, with_vectors, names)
+
+    def _page(
+        self, start: int, limit: int, with_payload: bool, with_vectors: bool, names: tuple[str, ...]
+    ) -> bytes:
+        stop = min(start + limit, self._size.n_points)
+        parts = [] if stop >= self._size.n_points else [field(1, self._id(stop))]
+        for row in range(start, stop):
+            record = field(1, self._id(row))
+            if with_payload:
+                record += self._payload(row)
+            if with_vectors:
+                record += field(4, self._vectors(row, names))
+            parts.append(field(2, record))
+        parts.append(b"\x19" + struct.pack("<d", 0.001))
+        return b"".join(parts)
+
+    def point_id(self, row: int) -> pb.PointId:
+        """Give the id of a row."""
+        return pb.PointId.FromString(self._id(row))
+
+    def _id(self, row: int) -> bytes:
+        return field(2, self._uuids[row].encode()) if self._has_uuids else b"\x08" + varint(row)
+
+    def _vectors(self, row: int, names: tuple[str, ...]) -> bytes:
+        floats = self._rows[row % len(self._rows)].tobytes()
+        output = field(1, floats) if self._collection == "packed" else field(101, field(1, floats))
+        own = NAMES.get(self._collection)
+        if own is None:
+            return field(1, output)
+        chosen = [name for name in own if not names or name in names]
+        return field(2, b"".join(field(1, field(1, n.encode()) + field(2, output)) for n in chosen))
+
+    @staticmethod
+    def _payload(row: int) -> bytes:
+        """Two fields, in either order, as Qdrant's hash maps give them."""
+        section = field(4, SECTIONS[row * 7 % len(SECTIONS)].encode())
+        entries = [
+            field(2, field(1, b"section") + field(2, section)),
+            field(2, field(1, b"year") + field(2, b"\x18" + varint(1990 + row % 36))),
+        ]
+        return b"".join(entries if row % 3 else reversed(entries))
+
+
+def _serve(size: Size, ready: Connection) -> None:
+    rows = vectors(size.n_points, size.n_dims)
+    pages = {name: Pages(name, size, rows) for name in COLLECTIONS}
+
+    server = grpc.server(ThreadPoolExecutor(8), options=CHANNEL_OPTIONS)
+    for service, handlers in (
+        ("Points", _points(pages, size)),
+        ("Collections", _collections(size)),
+    ):
+        server.add_generic_rpc_handlers(
+            [grpc.method_handlers_generic_handler(f"qdrant.{service}", handlers)]
+        )
+    ready.send(server.add_insecure_port("127.0.0.1:0"))
+    server.start()
+    ready.recv()  # Until the other side says stop, or is gone.
+    server.stop(None)
+
+
+def _points(pages: dict[str, Pages], size: Size) -> dict[str, Handler]:
+    """Answer what is asked of points."""
+    update = pb.UpdateResult(operation_id=0, status=pb.UpdateStatus.Completed)
+    done = pb.PointsOperationResponse(result=update)
+
+    def scroll(request: pb.ScrollPoints, context: grpc.ServicerContext) -> bytes:
+        return pages[request.collection_name].answer(request)
+
+    def batch(request: pb.UpdateBatchPoints) -> pb.UpdateBatchResponse:
+        return pb.UpdateBatchResponse(result=[update] * len(request.operations))
+
+    def get(request: pb.GetPoints) -> pb.GetResponse:
+        return pb.GetResponse(result=[pb.RetrievedPoint(id=point) for point in request.ids])
+
+    def count(request: pb.CountPoints) -> pb.CountResponse:
+        return pb.CountResponse(result=pb.CountResult(count=size.n_points))
+
+    def sample(request: pb.QueryPoints) -> pb.QueryResponse:
+        chosen = np.random.default_rng(1).integers(0, size.n_points, request.limit).tolist()
+        ids = [pages[request.collection_name].point_id(row) for row in chosen]
+        return pb.QueryResponse(result=[pb.ScoredPoint(id=point) for point in ids])
+
+    return {
+        "Scroll": grpc.unary_unary_rpc_method_handler(scroll, pb.ScrollPoints.FromString),
+        "Upsert": grpc.unary_unary_rpc_method_handler(
+            lambda request, context: done.SerializeToString()
+        ),
+        "SetPayload": grpc.unary_unary_rpc_method_handler(
+            lambda request, context: done.SerializeToString()
+        ),
+        "UpdateBatch": _handler(batch, pb.UpdateBatchPoints),
+        "Get": _handler(get, pb.GetPoints),
+        "Count": _handler(count, pb.CountPoints),
+        "Query": _handler(sample, pb.QueryPoints),
+    }
+
+
+def _collections(size: Size) -> dict[str, Handler]:
+    """Describe the collections."""
+    params = pb.VectorParams(size=size.n_dims, distance=pb.Distance.Cosine)
+
+    def get(request: pb.GetCollectionInfoRequest) -> pb.GetCollectionInfoResponse:
+        config = pb.VectorsConfig(params=params)
+        if request.collection_name in NAMES:
+            named = dict.fromkeys(NAMES[request.collection_name], params)
+            config = pb.VectorsConfig(params_map=pb.VectorParamsMap(map=named))
+        info = pb.CollectionInfo(
+            status=pb.CollectionStatus.Green,
+            optimizer_status=pb.OptimizerStatus(ok=True),
+            points_count=size.n_points,
+            config=pb.CollectionConfig(
+                params=pb.CollectionParams(vectors_config=config),
+                hnsw_config=pb.HnswConfigDiff(m=16, ef_construct=100, full_scan_threshold=10_000),
+                optimizer_config=pb.OptimizersConfigDiff(
+                    deleted_threshold=0.2,
+                    vacuum_min_vector_number=1000,
+                    default_segment_number=0,
+                    flush_interval_sec=5,
+                ),
+                wal_config=pb.WalConfigDiff(wal_capacity_mb=32, wal_segments_ahead=0),
+            ),
+        )
+        return pb.GetCollectionInfoResponse(result=info)
+
+    return {"Get": _handler(get, pb.GetCollectionInfoRequest)}
+
+
+def _handler(answer: Callable[[Any], Any], request: Any) -> Handler:
+    return grpc.unary_unary_rpc_method_handler(
+        lambda asked, context: answer(asked).SerializeToString(), request.FromString
+    )
+
+
+@contextmanager
+def replaying(size: Size) -> Iterator[QdrantAddress]:
+    """Run the server in a process of its own for the length of the block."""
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    process = spawn.Process(target=_serve, args=(size, theirs), daemon=True)
+    process.start()
+    try:
+        yield QdrantAddress("127.0.0.1", ours.recv())
+    finally:
+        ours.send("stop")
+        process.join(10)
+        process.kill()
