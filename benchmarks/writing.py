@@ -190,7 +190,7 @@ def bench(arguments: argparse.Namespace) -> Iterator[Row]:
     groups, members = membership(arguments.documents)
     rows = members.to_pylist()
     with replaying(Size(arguments.documents, 8)) as address:
-        client = connect(address)
+        client: QdrantClient = connect(address)
         job = Job(client, "plain", groups, members, rows)
         yield from measure("replay", job, arguments.repeats)
         client.close()
