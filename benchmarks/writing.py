@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from machine import RESULTS, About, machine_facts, taking_turns, write_result
-from qdrant_client import QdrantClient, models
 from qdrant_client import grpc as pb
+from qdrant_client import models
 from replay import Size, replaying
 from rich.console import Console
 from rich.table import Table
@@ -32,6 +32,7 @@ from rich.table import Table
 from server.jobs.definition import FieldMapping
 from server.qdrant.client import QdrantAddress, connect
 from server.qdrant.embedded import start_embedded
+from server.qdrant.shared import SharingClient
 from server.results.documents import document_id, member_points
 from server.results.enrich import enrich_sources
 from server.results.groups import Group, members_table
@@ -63,7 +64,7 @@ class Row:
 class Job:
     """A finished run's membership, and where it is to be written."""
 
-    client: QdrantClient
+    client: SharingClient
     collection: str
     groups: list[Group]
     members: pa.Table
@@ -165,7 +166,7 @@ def measure(server: str, job: Job, repeats: int) -> Iterator[Row]:
 
 
 @contextmanager
-def stored(address: QdrantAddress, n_documents: int) -> Iterator[tuple[QdrantClient, str]]:
+def stored(address: QdrantAddress, n_documents: int) -> Iterator[tuple[SharingClient, str]]:
     """Give a collection with that many documents, without vectors, for the block."""
     client = connect(address)
     name = f"shoal_bench_{uuid.uuid4().hex[:8]}"
@@ -190,7 +191,7 @@ def bench(arguments: argparse.Namespace) -> Iterator[Row]:
     groups, members = membership(arguments.documents)
     rows = members.to_pylist()
     with replaying(Size(arguments.documents, 8)) as address:
-        client: QdrantClient = connect(address)
+        client = connect(address)
         job = Job(client, "plain", groups, members, rows)
         yield from measure("replay", job, arguments.repeats)
         client.close()

@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
-from qdrant_client import QdrantClient
 
 from gpu.errors import TooFewPointsError
 from gpu.memory import device_memory
@@ -40,6 +39,7 @@ from server.jobs.stages.writing import write_results
 from server.labeling.request import LLMLabeling
 from server.labeling.samples import payload_fields
 from server.qdrant.client import connect
+from server.qdrant.shared import SharingClient
 from server.results import enrich, outputs, retention
 from server.results.artifacts import RunFolder
 
@@ -136,7 +136,7 @@ def _skipped(work: Work, exported: ExportReport, why: str) -> Prepared:
     return Prepared(result, [*work.warnings, reason])
 
 
-def _enrich(spec: RunSpec, clock: StageClock, client: QdrantClient) -> list[str]:
+def _enrich(spec: RunSpec, clock: StageClock, client: SharingClient) -> list[str]:
     """Write the run's membership into its sources, forward from wherever it stopped."""
     folder = _folder(spec, spec.run_id)
     previous = None
@@ -183,7 +183,7 @@ def _folder(spec: RunSpec, run_id: str) -> RunFolder:
 
 
 @contextmanager
-def _connected(spec: RunSpec) -> Iterator[QdrantClient]:
+def _connected(spec: RunSpec) -> Iterator[SharingClient]:
     client = connect(spec.qdrant)
     try:
         yield client

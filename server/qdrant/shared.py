@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
+from qdrant_client import grpc as pb
+from qdrant_client.conversions.conversion import RestToGrpc
 
 from server.qdrant.errors import CollectionNotFoundError
 from server.qdrant.names import COLLECTION_FIELD, SEPARATOR
@@ -134,13 +136,50 @@ class SharingClient(QdrantClient):
         place = place_of(collection_name)
         return super().delete_payload(place.collection, keys, place.only(points), *args, **kwargs)
 
-    def batch_update_points(
-        self, collection_name: str, update_operations: Sequence[Any], *args: Any, **kwargs: Any
-    ) -> Any:
-        """Write or take fields, several operations as one."""
+    def query_points(self, collection_name: str, *args: Any, **kwargs: Any) -> Any:
+        """Search among documents, or draw some."""
         place = place_of(collection_name)
-        operations = [_narrowed(operation, place) for operation in update_operations]
-        return super().batch_update_points(place.collection, operations, *args, **kwargs)
+        kwargs["query_filter"] = place.only(kwargs.get("query_filter"))
+        return super().query_points(place.collection, *args, **kwargs)
+
+    def update_batch(
+        self,
+        collection_name: str,
+        operations: Sequence[pb.PointsUpdateOperation],
+        timeout_s: int,
+    ) -> None:
+        """Write or take fields, several operations as one request, sent as they are.
+
+        Raises
+        ------
+        TypeError
+            If an operation is none on payloads, and the collection a shared one.
+        """
+        place = place_of(collection_name)
+        if place.shared_as is not None:
+            operations = [_narrowed(operation, place) for operation in operations]
+        request = pb.UpdateBatchPoints(
+            collection_name=place.collection, operations=operations, wait=True
+        )
+        self.grpc_points.UpdateBatch(request, timeout=timeout_s)
+
+    def present(
+        self, collection_name: str, ids: Sequence[pb.PointId], timeout_s: int
+    ) -> list[pb.PointId]:
+        """Give those of some ids that there are documents of."""
+        place = place_of(collection_name)
+        nothing: dict[str, Any] = {
+            "with_payload": pb.WithPayloadSelector(enable=False),
+            "with_vectors": pb.WithVectorsSelector(enable=False),
+        }
+        if place.shared_as is None:
+            asked = pb.GetPoints(collection_name=place.collection, ids=ids, **nothing)
+            return [p.id for p in self.grpc_points.Get(asked, timeout=timeout_s).result]
+        chosen = _own_of(place, pb.Condition(has_id=pb.HasIdCondition(has_id=ids)))
+        scrolled = pb.ScrollPoints(
+            collection_name=place.collection, filter=chosen, limit=max(1, len(ids)), **nothing
+        )
+        return [p.id for p in self.grpc_points.Scroll(scrolled, timeout=timeout_s).result]
 
 
 class AsyncSharingClient(AsyncQdrantClient):
@@ -190,20 +229,21 @@ def _told(info: models.CollectionInfo, own: int, name: str) -> models.Collection
     return info.model_copy(update={"points_count": own})
 
 
-def _narrowed(operation: Any, place: Place) -> Any:
+def _narrowed(operation: pb.PointsUpdateOperation, place: Place) -> pb.PointsUpdateOperation:
     """Let an operation on payloads reach only what is here."""
-    if place.shared_as is None:
-        return operation
-    if isinstance(operation, models.SetPayloadOperation):
-        asked = operation.set_payload
-        chosen = place.only(asked.filter or asked.points)
-        return models.SetPayloadOperation(
-            set_payload=models.SetPayload(payload=asked.payload, key=asked.key, filter=chosen)
-        )
-    if isinstance(operation, models.DeletePayloadOperation):
-        gone = operation.delete_payload
-        chosen = place.only(gone.filter or gone.points)
-        return models.DeletePayloadOperation(
-            delete_payload=models.DeletePayload(keys=gone.keys, filter=chosen)
-        )
-    raise TypeError(f"{type(operation).__name__} cannot be held to a shared collection")
+    kind = operation.WhichOneof("operation")
+    if kind not in ("set_payload", "delete_payload"):
+        raise TypeError(f"{kind} cannot be held to a shared collection")
+    narrowed = pb.PointsUpdateOperation.FromString(operation.SerializeToString())
+    selector = getattr(narrowed, kind).points_selector
+    if selector.HasField("filter"):
+        chosen = pb.Condition(filter=selector.filter)
+    else:
+        chosen = pb.Condition(has_id=pb.HasIdCondition(has_id=selector.points.ids))
+    selector.CopyFrom(pb.PointsSelector(filter=_own_of(place, chosen)))
+    return narrowed
+
+
+def _own_of(place: Place, chosen: pb.Condition) -> pb.Filter:
+    own = RestToGrpc.convert_filter(place.only())
+    return pb.Filter(must=[*own.must, chosen])

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from qdrant_client import QdrantClient, models
 from qdrant_client import grpc as pb
+from qdrant_client import models
 from qdrant_client.conversions.conversion import RestToGrpc
 
 from server.jobs.definition import FieldMapping
 from server.qdrant.errors import QdrantRefusedError
 from server.qdrant.payloads import to_value
+from server.qdrant.shared import SharingClient
 from server.results.fields import KEYS, Fields, one_row_each
 from server.results.groups import Group
 from server.results.writes import (
@@ -82,7 +83,7 @@ class EnrichReport:
 class _Target:
     """Where and how to write: one source collection under its Qdrant name."""
 
-    client: QdrantClient
+    client: SharingClient
     collection: str
     policy: RetryPolicy
     should_stop: ShouldStop
@@ -94,7 +95,7 @@ class _Target:
 
 
 def enrich_sources(
-    client: QdrantClient,
+    client: SharingClient,
     sources: Sequence[tuple[str, str]],
     members: pa.Table,
     groups: Sequence[Group],
@@ -244,12 +245,9 @@ class _Writer:
 
     def _sent(self, target: _Target, operations: Sequence[pb.PointsUpdateOperation]) -> bool:
         """Send one request; False if a document was deleted since it was looked for."""
-        request = pb.UpdateBatchPoints(
-            collection_name=target.collection, operations=operations, wait=True
-        )
         try:
             target.call(
-                lambda: target.client.grpc_points.UpdateBatch(request, timeout=WRITE_TIMEOUT_S)
+                lambda: target.client.update_batch(target.collection, operations, WRITE_TIMEOUT_S)
             )
         except QdrantRefusedError as error:
             if "No point with id" in str(error):
@@ -292,14 +290,8 @@ def _clear(target: _Target, ids: list[int | str], fields: list[str], run_ids: Se
 
 def _present(target: _Target, ids: list[pb.PointId]) -> set[bytes]:
     """Give those of some points that there are, each id as its bytes."""
-    request = pb.GetPoints(
-        collection_name=target.collection,
-        ids=ids,
-        with_payload=pb.WithPayloadSelector(enable=False),
-        with_vectors=pb.WithVectorsSelector(enable=False),
-    )
-    answer = target.call(lambda: target.client.grpc_points.Get(request, timeout=WRITE_TIMEOUT_S))
-    return {point.id.SerializeToString() for point in answer.result}
+    found = target.call(lambda: target.client.present(target.collection, ids, WRITE_TIMEOUT_S))
+    return {point.SerializeToString() for point in found}
 
 
 def written_by(ids: list[int | str], run_ids: Sequence[str]) -> models.Filter:

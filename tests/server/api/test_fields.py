@@ -24,7 +24,8 @@ from store_records import after, cluster
 
 from server.api.convert.clusters import cluster_to_pb
 from server.api.convert.executions import execution_to_pb
-from server.api.convert.groups import group_to_pb, member_to_pb
+from server.api.convert.groups import broken_off, group_to_pb, member_to_pb
+from server.errors import NotFoundError
 from server.jobs.definition import ClusterDefinition, parse_definition
 from server.jobs.findings import Member
 from server.jobs.model import (
@@ -207,6 +208,7 @@ def moments_of_members() -> Iterator[tuple[str, set[str]]]:
     yield "placed", of(x=0.5, y=0.5) - of()
     yield "deep", of(x=0.5, y=0.5, z=0.5) - of(x=0.5, y=0.5)
     yield "asked", of({"title": "x"}) - of()
+    yield "broken", filled(broken_off(NotFoundError("group", "cl_0")))
 
 
 def documented(name: str) -> dict[str, set[str]]:

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from qdrant_client import grpc as pb
 from qdrant_client import models
+from qdrant_client.conversions.conversion import RestToGrpc
 
 from server.qdrant.client import QdrantAddress, connect_async, qdrant_errors
 from server.qdrant.errors import CollectionNotFoundError, QdrantRefusedError
@@ -86,26 +88,45 @@ def test_writes_reach_the_collection_s_own_documents(
 
 
 def test_operations_sent_together_are_held_to_it_too(client: SharingClient, space: str) -> None:
-    everybody = list(range(7))
-    client.set_payload(space, {"mark": 1}, everybody, wait=True)
+    everybody = [pb.PointId(num=number) for number in range(7)]
+    by_id = pb.PointsSelector(points=pb.PointsIdsList(ids=everybody))
+    red = models.FieldCondition(key="color", match=models.MatchValue(value="red"))
+    by_color = pb.PointsSelector(filter=RestToGrpc.convert_filter(models.Filter(must=[red])))
+    client.set_payload(space, {"mark": 1}, list(range(7)), wait=True)
     operations = [
-        models.DeletePayloadOperation(
-            delete_payload=models.DeletePayload(keys=["mark"], points=everybody)
+        pb.PointsUpdateOperation(
+            delete_payload=pb.PointsUpdateOperation.DeletePayload(
+                keys=["mark"], points_selector=by_color
+            )
         ),
-        models.SetPayloadOperation(
-            set_payload=models.SetPayload(payload={"seen": True}, points=everybody)
+        pb.PointsUpdateOperation(
+            set_payload=pb.PointsUpdateOperation.SetPayload(
+                payload={"seen": pb.Value(bool_value=True)}, points_selector=by_id
+            )
         ),
     ]
-    client.batch_update_points(f"{space}/docs", operations, wait=True)
+    client.update_batch(f"{space}/docs", operations, 10)
 
     points, _ = client.scroll(space, limit=100)
     assert {p.id for p in points if "seen" in (p.payload or {})} == {0, 1, 2, 3}
     assert marked(client, space) == {4, 5, 6}
+    assert sorted(i.num for i in client.present(f"{space}/docs", everybody, 10)) == [0, 1, 2, 3]
+    assert len(client.present(space, everybody, 10)) == 7
+    deletion = pb.PointsUpdateOperation(
+        delete_points=pb.PointsUpdateOperation.DeletePoints(points=by_id)
+    )
     with pytest.raises(TypeError, match="cannot be held to a shared collection"):
-        client.batch_update_points(
-            f"{space}/docs",
-            [models.DeleteOperation(delete=models.PointIdsList(points=everybody))],
-        )
+        client.update_batch(f"{space}/docs", [deletion], 10)
+
+
+def test_samples_are_the_collection_s_own(client: SharingClient, space: str) -> None:
+    drawn = client.query_points(
+        f"{space}/docs",
+        query=models.SampleQuery(sample=models.Sample.RANDOM),
+        limit=10,
+        with_payload=False,
+    )
+    assert {point.id for point in drawn.points} == {0, 1, 2, 3}
 
 
 def test_a_call_that_is_not_translated_finds_no_collection(
