@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -90,6 +91,7 @@ class RunningRun:
         self._spec: RunSpec | None = None
         self._stop_reason: StopReason | None = None
         self._stop_asked = asyncio.Event()
+        self._store_away_since: float | None = None
         self._stopping: set[asyncio.Task[None]] = set()
 
     @property
@@ -186,15 +188,14 @@ class RunningRun:
 
     async def _bear_outages(self, function: Any, spec: RunSpec) -> Any:
         """Do work again, from its last finished stage, while Qdrant is away for some time."""
-        clock = asyncio.get_running_loop().time
         away_since: float | None = None
         pause_s, longest_pause_s = OUTAGE_PAUSE_S
         while True:
-            began_at = clock()
+            began_at = _seconds()
             try:
                 return await self._in_worker(function, spec)
             except UnavailableError as error:
-                now = clock()
+                now = _seconds()
                 if away_since is None or now - began_at > self._at.outage_s:
                     away_since = now  # It worked for long: this is another outage.
                 if now - away_since >= self._at.outage_s:
@@ -208,12 +209,25 @@ class RunningRun:
         """Repeat what the job store does not take, until it does or the run is stopped."""
         while True:
             try:
-                return await attempt()
+                answer = await attempt()
             except UnavailableError as error:
+                self._store_away_since = self._store_away_since or _seconds()
                 if self._stop_reason is not None:
                     raise
                 log.warning("run %s waits for the job store: %s", self.run_id, error)
+            else:
+                self._tell_of_outage()
+                return answer
             await self._pause(STORE_PAUSE_S)
+
+    def _tell_of_outage(self) -> None:
+        """Say once that the job store was away: nothing could be told meanwhile."""
+        if self._store_away_since is None:
+            return
+        away_s = _seconds() - self._store_away_since
+        self._store_away_since = None
+        message = f"the job store was away for {away_s:.0f} s; the run went on meanwhile"
+        self._reports.put_nowait(Progress(stage=self._run.stage, message=message))
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but not for a run that is to stop."""
@@ -373,12 +387,11 @@ class RunningRun:
 
     async def _keep_lease(self) -> None:
         """Renew the lease; notice a cancel that came by another server, or the lease's loss."""
-        clock = asyncio.get_running_loop().time
         beat_s = self._at.lease_s / 3
-        renewed_at = clock()
+        renewed_at = _seconds()
         while True:
             await asyncio.sleep(min(beat_s, LOOK_S))
-            began_at = clock()
+            began_at = _seconds()
             try:
                 if began_at - renewed_at < beat_s:
                     await self._look()
@@ -389,6 +402,7 @@ class RunningRun:
                     )
                 )
                 self._adopt(renewed)
+                self._tell_of_outage()
                 renewed_at = began_at
             except LeaseLostError:
                 self._stop("lease lost")
@@ -398,7 +412,9 @@ class RunningRun:
                 return
             except Exception as error:  # Without a heartbeat, two servers would do one run.
                 log.warning("run %s: the lease could not be renewed: %r", self.run_id, error)
-                late = clock() - renewed_at >= self._at.lease_s
+                if isinstance(error, UnavailableError):
+                    self._store_away_since = self._store_away_since or _seconds()
+                late = _seconds() - renewed_at >= self._at.lease_s
                 if late and self._run.committed_at is not None:
                     # Others may have it by now, and publishing shows no lease to Qdrant. What
                     # comes before the commit harms nobody, and the commit itself decides.
@@ -442,6 +458,11 @@ class RunningRun:
                 )
             )
         await self._at.events.append(event)
+
+
+def _seconds() -> float:
+    """Read the clock that nobody sets: a jump of the time of day renews and ends no lease."""
+    return time.monotonic()
 
 
 def _out_of_memory(error: MemoryError) -> RunError:

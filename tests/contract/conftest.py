@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from mongo_process import mongo_process
 from store_records import OpenStore
 
 from server.stores.base import JobStore
 from server.stores.mongo import MongoStore
 from server.stores.sqlite import SqliteStore
-
-_SERVER = Path(__file__).parents[1] / "mongo_server"
 
 
 @pytest.fixture(scope="session")
@@ -26,26 +23,8 @@ def mongodb_uri() -> Iterator[str]:
     if named:
         yield named
         return
-    jar = _SERVER / "target" / "mongo-server.jar"
-    java = shutil.which("java")
-    if java is None or not jar.exists():
-        pytest.skip(
-            "needs a MongoDB server; set SHOAL_TEST_MONGODB_URI, or with Java 17 and Maven run "
-            "`mvn -q -f tests/mongo_server package` (issue: Jobs survive brings one to CI)"
-        )
-    path = f"{jar}:{_SERVER / 'target' / 'dependency'}/*"
-    with subprocess.Popen(
-        [java, "-Xmx256m", "-cp", path, "shoal.Main"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        uri = process.stdout.readline().strip()
-        assert uri, "the MongoDB test server did not start"
+    with mongo_process() as (uri, _):
         yield uri
-        process.terminate()
 
 
 @pytest.fixture(params=["sqlite", "mongo"])
