@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 IMAGE ?= shoal
 
-.PHONY: help setup warm demo serve gateway test fuzz mongo-server test-gpu lint format proto lock bench gpu-bench gpu-check image clean
+.PHONY: help setup warm demo serve gateway test fuzz faults load mongo-server test-gpu lint format proto lock bench gpu-bench gpu-check image clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -37,6 +37,14 @@ test: $(READY) ## Run the tests (no GPU, no network, no other server needed)
 
 fuzz: $(READY) ## Send random requests and filters for some minutes; EXAMPLES for each call
 	SHOAL_FUZZ_EXAMPLES=$(or $(EXAMPLES),1000) $(BIN)/python -m pytest -n 2 -q tests/server/api/test_fuzz.py
+
+faults: $(READY) ## Kill, stop, fill and silence what runs need, at each stage; ends with a table
+	$(BIN)/python -m pytest -m faults -n 2 -q tests/faults
+
+# `make load SECONDS=600` looks for memory that grows.
+SECONDS ?= 20
+load: $(READY) ## 1 000 watchers, 200 calls/s and 500 queued runs on one server; prints a table
+	$(BIN)/python benchmarks/load.py --seconds $(SECONDS)
 
 mongo-server: ## Build the MongoDB stand-in that the store tests use when it is there (Java, Maven)
 	mvn -q -f tests/mongo_server package

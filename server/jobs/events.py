@@ -1,23 +1,31 @@
 """Events of a run: numbered in the store, and passed on to whoever watches.
 
-A watcher reads the stored events first, then waits. A bell rings in this process when an
-event is stored here; events of other servers are found by looking again every
-`POLL_S` seconds. A watcher holds nothing but its place, so one that goes away leaves nothing.
+A watcher reads the stored events first, then waits for its bell. Events that are stored here
+reach it at once; those of other servers are found by one question to the store every
+`POLL_S` seconds, for all watched runs together. A watcher holds nothing but its place, so one
+that goes away leaves nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import math
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 
-from server.errors import ClusterNotFoundError, ServerStoppingError
+from server.errors import ClusterNotFoundError, ServerStoppingError, UnavailableError
 from server.jobs.ledger import utc_now
 from server.jobs.model import ClusterRecord, EventRecord, RunRecord
+from server.jobs.tails import Tail
 from server.stores.base import JobStore
 
+log = logging.getLogger(__name__)
+
 POLL_S = 1.0
+LOOKS_PER_POLL = 5
+"""A run's record changes seldom without an event, so a watcher reads it only so many polls."""
 HEARTBEAT_S = 15.0
 BATCH = 200
 
@@ -38,29 +46,32 @@ class EventLog:
         self._store = store
         self._poll_s = poll_s
         self._heartbeat_s = heartbeat_s
-        self._bells: dict[str, set[asyncio.Event]] = {}
+        self._look_s = LOOKS_PER_POLL * poll_s
+        self._tails: dict[str, Tail] = {}
+        self._polling: asyncio.Task[None] | None = None
         self._is_closing = False
 
     @property
     def watched_runs(self) -> int:
         """How many runs somebody is watching here."""
-        return len(self._bells)
+        return len(self._tails)
 
     async def append(self, event: EventRecord) -> EventRecord:
         """Store an event and wake this server's watchers of its run."""
         stored = await self._store.append_event(event)
-        self.ring(event.run_id)
+        if event.run_id in self._tails:
+            self._tails[event.run_id].add(stored)
         return stored
 
     def ring(self, run_id: str) -> None:
-        """Wake the watchers of a run: there is something to read."""
-        for bell in self._bells.get(run_id, ()):
-            bell.set()
+        """Wake the watchers of a run: its record may have changed."""
+        if run_id in self._tails:
+            self._tails[run_id].changed()
 
     def end_watches(self) -> None:
         """Tell every watcher that the server is stopping; new ones are told at once."""
         self._is_closing = True
-        for run_id in self._bells:
+        for run_id in self._tails:
             self.ring(run_id)
 
     async def follow(
@@ -80,31 +91,42 @@ class EventLog:
         """
         clock = asyncio.get_running_loop().time
         last_sent = clock()
-        with self._bell(run_id) as bell:
+        looked_at, seen_changes = -math.inf, -1
+        with self._watch(run_id) as tail, tail.bell() as bell:
             while True:
                 bell.clear()
-                for event in await self._store.events_after(run_id, after_sequence, BATCH):
+                changes = tail.changes
+                events = tail.after(after_sequence)
+                if events is None:
+                    events = await self._store.events_after(run_id, after_sequence, BATCH)
+                for event in events:
                     after_sequence = event.sequence
                     last_sent = clock()
                     yield event
                     if event.is_final:
                         return
-                run = await self._run(namespace_id, cluster_id, run_id)
-                if run.is_final:
-                    final = await self.append(final_event(run))
-                    if final.sequence <= after_sequence:
-                        return  # The watcher has seen the end already.
+                if events:
                     continue
+                now = clock()
+                is_quiet = now - last_sent >= self._heartbeat_s
+                if is_quiet or changes != seen_changes or now - looked_at >= self._look_s:
+                    run = await self._run(namespace_id, cluster_id, run_id)
+                    looked_at, seen_changes = now, changes
+                    if run.is_final:
+                        final = await self.append(final_event(run))
+                        if final.sequence <= after_sequence:
+                            return  # The watcher has seen the end already.
+                        continue
+                    if is_quiet:
+                        last_sent = now
+                        yield Heartbeat(run)
                 if self._is_closing:
                     raise ServerStoppingError(
                         "this server is stopping; the run goes on with the next one. Watch again "
                         f"after sequence {after_sequence}"
                     )
-                if clock() - last_sent >= self._heartbeat_s:
-                    last_sent = clock()
-                    yield Heartbeat(run)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(bell.wait(), min(self._poll_s, self._heartbeat_s))
+                    await asyncio.wait_for(bell.wait(), min(self._look_s, self._heartbeat_s))
 
     async def _run(self, namespace_id: str, cluster_id: str, run_id: str) -> RunRecord:
         cluster: ClusterRecord = await self._store.get_cluster(namespace_id, cluster_id)
@@ -114,16 +136,39 @@ class EventLog:
         return run
 
     @contextlib.contextmanager
-    def _bell(self, run_id: str) -> Iterator[asyncio.Event]:
-        """Give one watcher its own bell, so that no other can silence it."""
-        bell = asyncio.Event()
-        self._bells.setdefault(run_id, set()).add(bell)
+    def _watch(self, run_id: str) -> Iterator[Tail]:
+        """Keep a run's tail while anybody watches it, and look for events of other servers."""
+        tail = self._tails.setdefault(run_id, Tail())
+        if self._polling is None:
+            self._polling = asyncio.create_task(self._poll(), name="event-poll")
         try:
-            yield bell
+            yield tail
         finally:
-            self._bells[run_id].discard(bell)
-            if not self._bells[run_id]:
-                del self._bells[run_id]
+            if not tail.is_watched:
+                self._tails.pop(run_id, None)
+            if not self._tails and self._polling is not None:
+                self._polling.cancel()
+                self._polling = None
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(self._poll_s)
+            try:
+                await self._look_elsewhere()
+            except UnavailableError as error:  # Watchers meet it too, and tell their callers.
+                log.warning("the job store is away, watchers wait: %s", error)
+            except Exception:  # Without this task no event of another server would be seen.
+                log.exception("looking for events failed; it is tried again")
+
+    async def _look_elsewhere(self) -> None:
+        """Find what other servers have told of the runs that are watched here."""
+        newest = await self._store.last_sequences(list(self._tails))
+        for run_id, tail in list(self._tails.items()):
+            last = newest.get(run_id, 0)
+            tail.begin(last)
+            if tail.last is not None and tail.last < last:  # What a batch leaves waits a poll.
+                for event in await self._store.events_after(run_id, tail.last, BATCH):
+                    tail.add(event)
 
 
 def final_event(run: RunRecord) -> EventRecord:

@@ -168,6 +168,9 @@ class JobStore(Protocol):
     async def events_after(self, run_id: str, sequence: int, limit: int) -> list[EventRecord]:
         """Give stored events with a higher sequence, in order."""
 
+    async def last_sequences(self, run_ids: Sequence[str]) -> dict[str, int]:
+        """Give the highest sequence stored for each of these runs that has events."""
+
     # Namespaces and keys
 
     async def insert_namespace(self, record: NamespaceRecord) -> None:

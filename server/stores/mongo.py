@@ -10,7 +10,7 @@ What was acknowledged is on the disks of a majority; what was read is too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -339,11 +339,11 @@ class MongoStore:
         rows.sort(key=lambda row: ids.index(row["_id"]))
         return decode_listed((row.get("document", ""), row["_id"]) for row in rows)
 
-    async def _aggregate(self, *stages: Fields) -> list[Fields]:
-        """Run a pipeline over clusters whose answer is small enough for one batch."""
+    async def _aggregate(self, *stages: Fields, over: str = "clusters") -> list[Fields]:
+        """Run a pipeline whose answer is small enough for one batch."""
         answer = await self._database.command(
             "aggregate",
-            "clusters",
+            over,
             pipeline=list(stages),
             cursor={"batchSize": 100_000},
             readConcern={"level": "majority"},
@@ -390,6 +390,16 @@ class MongoStore:
             found = self._database.events.find(later, ["document"]).sort([("sequence", 1)])
             rows = await found.limit(limit).to_list(limit)
         return [decode(EventRecord, row["document"], run_id) for row in rows]
+
+    async def last_sequences(self, run_ids: Sequence[str]) -> dict[str, int]:
+        """Give the highest sequence stored for each of these runs that has events."""
+        with words_for(self._name):
+            rows = await self._aggregate(
+                {"$match": {"run_id": {"$in": list(run_ids)}}},
+                {"$group": {"_id": "$run_id", "last": {"$max": "$sequence"}}},
+                over="events",
+            )
+        return {row["_id"]: int(row["last"]) for row in rows}
 
     # Namespaces and keys
 

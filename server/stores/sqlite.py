@@ -262,6 +262,13 @@ class SqliteStore:
 
         return await self._read(work)
 
+    async def last_sequences(self, run_ids: Sequence[str]) -> dict[str, int]:
+        """Give the highest sequence stored for each of these runs that has events."""
+        values = (json.dumps(list(run_ids)),)
+        return await self._read(
+            lambda connection: dict(connection.execute(queries.LAST_SEQUENCES, values).fetchall())
+        )
+
     # Namespaces and keys
 
     async def insert_namespace(self, record: NamespaceRecord) -> None:

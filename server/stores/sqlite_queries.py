@@ -86,6 +86,12 @@ LAST_EVENT = (
     "SELECT sequence, is_final, document FROM events WHERE run_id = ? "
     "ORDER BY sequence DESC LIMIT 1"
 )
+# The inner question is one step in the index for each run, however many events it has.
+LAST_SEQUENCES = """
+SELECT value, last FROM (
+    SELECT value, (SELECT max(sequence) FROM events WHERE run_id = value) AS last
+    FROM json_each(?)
+) WHERE last IS NOT NULL"""
 EVENTS_AFTER = (
     "SELECT document FROM events WHERE run_id = ? AND sequence > ? ORDER BY sequence LIMIT ?"
 )

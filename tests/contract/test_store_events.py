@@ -26,6 +26,15 @@ async def test_events_are_numbered_and_read_in_order(store: JobStore) -> None:
     assert (await store.append_event(event("run_2"))).sequence == 1
 
 
+async def test_the_last_sequences_of_many_runs_are_told_at_once(store: JobStore) -> None:
+    for run_id, count in (("run_1", 3), ("run_2", 1)):
+        for _ in range(count):
+            await store.append_event(event(run_id))
+    assert await store.last_sequences(["run_1", "run_2", "run_9"]) == {"run_1": 3, "run_2": 1}
+    assert await store.last_sequences(["run_2"]) == {"run_2": 1}
+    assert await store.last_sequences([]) == {}
+
+
 async def test_concurrent_appenders_leave_no_gap_and_share_no_number(
     open_store: OpenStore,
 ) -> None:

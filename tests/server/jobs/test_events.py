@@ -19,6 +19,16 @@ from server.jobs.model import EventRecord, RunError, RunRecord
 from server.stores.sqlite import SqliteStore
 
 
+class CountingStore(SqliteStore):
+    """Counts how often events are read."""
+
+    reads = 0
+
+    async def events_after(self, run_id: str, sequence: int, limit: int) -> list[EventRecord]:
+        self.reads += 1
+        return await super().events_after(run_id, sequence, limit)
+
+
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     store = SqliteStore(tmp_path / "jobs.sqlite")
@@ -84,6 +94,28 @@ async def test_events_of_another_server_are_found_without_a_bell(
     await there.append(event(run, "from there"))
     await there.append(final_event(await finish(bench, run)))
     assert [found.message for found in await task] == ["from there", "the run was canceled"]
+
+
+@pytest.mark.parametrize("told", ["here", "elsewhere"])
+async def test_many_watchers_cost_the_store_no_more_reads_than_one(
+    tmp_path: Path, bench: Bench, run: RunRecord, told: str
+) -> None:
+    store = CountingStore(tmp_path / "jobs.sqlite")
+    await store.open()
+    log = EventLog(store, poll_s=0.02)
+    teller = log if told == "here" else bench.events
+    watchers = [asyncio.create_task(watch(log, run)) for _ in range(100)]
+    async with asyncio.timeout(WAIT_S):
+        while store.reads < 100:  # noqa: ASYNC110 - each reads what there was before it came.
+            await asyncio.sleep(0.01)
+        before = store.reads
+        for number in range(50):
+            await teller.append(event(run, f"live {number}"))
+        await teller.append(final_event(await finish(bench, run)))
+        found = await asyncio.gather(*watchers)
+    await store.close()
+    assert [len(events) for events in found] == [51] * 100
+    assert store.reads - before < 300  # Not 5 000.
 
 
 async def test_more_events_than_one_read_are_all_sent(bench: Bench, run: RunRecord) -> None:
