@@ -332,12 +332,14 @@ class MongoStore:
             found = self._database.clusters.find(wanted, ["namespace_id"])
             waiting = await found.sort([("queued_us", 1), ("_id", 1)]).to_list(None)
             keys = [(row["namespace_id"], row["_id"]) for row in waiting]
-            ids = in_turn(keys, after_namespace)[:limit]
-            rows = await self._database.clusters.find({"_id": {"$in": ids}}, ["document"]).to_list(
-                limit
-            )
-        rows.sort(key=lambda row: ids.index(row["_id"]))
-        return decode_listed((row.get("document", ""), row["_id"]) for row in rows)
+            ready: list[ClusterRecord] = []
+            for cluster_id in in_turn(keys, after_namespace):
+                if len(ready) >= limit:
+                    break
+                row = await self._database.clusters.find_one({"_id": cluster_id}, ["document"])
+                if row is not None:  # A damaged record takes nobody's place.
+                    ready += decode_listed([(row.get("document", ""), cluster_id)])
+        return ready
 
     async def _aggregate(self, *stages: Fields, over: str = "clusters") -> list[Fields]:
         """Run a pipeline whose answer is small enough for one batch."""

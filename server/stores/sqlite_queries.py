@@ -14,6 +14,7 @@ from server.stores.documents import (
     UNKNOWN,
     cursor_gone,
     decode_listed,
+    in_turn,
     microseconds,
     run_page,
 )
@@ -118,15 +119,10 @@ AND (:collections = '[]' OR EXISTS (
     WHERE value IN (SELECT value FROM json_each(:collections))))
 AND (:with_archived OR NOT archived)"""
 
-# Documents are large, so they are read only of those that the limit leaves.
 _CLAIMABLE = f"""
-SELECT document, cluster_id FROM (
-    SELECT cluster_id AS waiting_id, namespace_id AS waiting_in, row_number() OVER (
-        PARTITION BY namespace_id ORDER BY queued_us, cluster_id) AS turn
-    FROM clusters WHERE claimable_us <= :now AND schema_version <= {SCHEMA_VERSION}
-    ORDER BY turn, waiting_in <= :after, waiting_in LIMIT :limit
-) JOIN clusters ON cluster_id = waiting_id
-ORDER BY turn, waiting_in <= :after, waiting_in"""
+SELECT namespace_id, cluster_id FROM clusters
+WHERE claimable_us <= ? AND schema_version <= {SCHEMA_VERSION}
+ORDER BY queued_us, cluster_id"""
 
 
 def list_clusters(connection: sqlite3.Connection, query: ClusterQuery) -> ClusterPage:
@@ -201,6 +197,15 @@ def list_runs(connection: sqlite3.Connection, query: RunQuery) -> RunPage:
 def claimable(
     connection: sqlite3.Connection, now: datetime, limit: int, after_namespace: str
 ) -> list[ClusterRecord]:
-    """Read clusters whose newest run waits for a server, namespaces in turn."""
-    values = {"now": microseconds(now), "limit": max(limit, 0), "after": after_namespace}
-    return decode_listed(connection.execute(_CLAIMABLE, values).fetchall())
+    """Read clusters whose newest run waits for a server, namespaces in turn.
+
+    A damaged record takes nobody's place: the next one is read instead.
+    """
+    waiting = connection.execute(_CLAIMABLE, (microseconds(now),)).fetchall()
+    found: list[ClusterRecord] = []
+    for cluster_id in in_turn(waiting, after_namespace):
+        if len(found) >= limit:
+            break
+        sql = "SELECT document, cluster_id FROM clusters WHERE cluster_id = ?"
+        found += decode_listed(connection.execute(sql, (cluster_id,)))
+    return found

@@ -47,6 +47,25 @@ async def test_a_newer_layout_is_refused(mongodb_uri: str) -> None:
         await store.close()
 
 
+async def test_the_server_makes_the_indexes_it_needs(mongodb_uri: str) -> None:
+    store = MongoStore(mongodb_uri, "shoal_test_indexes")
+    await store.open()
+    try:
+        made = await store._database.clusters.index_information()
+        events = await store._database.events.index_information()
+    finally:
+        await store._client.drop_database("shoal_test_indexes")
+        await store.close()
+    unique = {
+        tuple(name for name, _ in index["key"]) for index in made.values() if "unique" in index
+    }
+    assert ("namespace_id", "cluster_name") in unique
+    assert ("request_key",) in unique
+    keys = [tuple(name for name, _ in index["key"]) for index in made.values()]
+    assert ("claimable_us",) in keys
+    assert any([*index["key"]] == [("run_id", 1), ("sequence", -1)] for index in events.values())
+
+
 async def test_a_foreign_document_is_told(mongodb_uri: str) -> None:
     store = MongoStore(mongodb_uri, "shoal_test_foreign")
     await store.open()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -369,6 +370,16 @@ async def test_claimable_lets_namespaces_take_turns(store: JobStore) -> None:
     assert ids(await store.claimable(after(50), 9, "ns_a")) == [3, 5, 0, 4, 1, 2]
     assert ids(await store.claimable(after(50), 2, "ns_b")) == [5, 0]
     assert ids(await store.claimable(after(50), 1, "ns_z")) == [0]
+
+
+async def test_a_damaged_record_takes_nobodys_turn(store: JobStore) -> None:
+    damaged = cluster(1, runs=[run(1)]).model_copy(update={"organization_id": 5})
+    with warnings.catch_warnings(action="ignore"):  # Pydantic sees what is being done.
+        await store.insert_cluster(damaged)
+    await store.insert_cluster(cluster(2, runs=[run(2)]))
+    await store.insert_cluster(cluster(3, runs=[run(3)], namespace_id="ns_b"))
+    assert ids(await store.claimable(after(50), 1)) == [3]
+    assert ids(await store.claimable(after(50), 9)) == [3, 2]
 
 
 async def test_a_renewed_lease_is_not_claimable(store: JobStore) -> None:
