@@ -205,6 +205,9 @@ class Engine:
             {
                 # One attempt: a repeat is the run queue's decision, under a new lease.
                 "distributed.scheduler.allowed-failures": 0,
+                # After 15 s Dask would close the nanny of a worker that is slow to come back,
+                # and no run would ever be done here again.
+                "distributed.deploy.lost-worker-timeout": "365 days",
                 "distributed.worker.daemon": True,
                 # A fit may use all memory there is; the estimate before it is ours to make.
                 "distributed.worker.memory.terminate": False,

@@ -36,6 +36,8 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
 OUTAGE_S = 30.0
 """How long a store is away: many leases of these servers, and longer than any one call waits."""
 
+LOST_WORKER_S = 20.0
+
 Tell = Callable[..., None]
 Solo = Callable[..., Fleet]
 
@@ -190,6 +192,26 @@ def test_the_worker_is_killed_for_memory_every_time(
     assert "smaller sample_size" in final.error
     assert_every_event_once(watcher)
     assert_absent(fleet, qdrant, cluster)
+
+
+def test_a_worker_is_slow_to_come_back(solo: Solo, qdrant: QdrantClient, tell: Tell) -> None:
+    """Its process is stopped while it starts, for longer than Dask waits for a lost worker."""
+    fleet = solo()
+    watcher, worker = held_at(fleet, "cluster")
+    began = time.monotonic()
+    fleet.open("cluster")
+    os.kill(worker, signal.SIGKILL)
+    (fresh,) = until(lambda: set(fleet.servers[0].workers()) - {worker}, "a fresh worker")
+    os.kill(fresh, signal.SIGSTOP)
+    time.sleep(LOST_WORKER_S)
+    os.kill(fresh, signal.SIGCONT)
+    cluster = watcher.end()
+
+    said = watcher.said("the worker process died")
+    tell("slow restart", "cluster", cluster.status, watcher.tries, _since(began), said)
+    assert (cluster.status, watcher.tries) == ("COMPLETED", 2), watcher.messages
+    assert_every_event_once(watcher)
+    assert_whole(fleet, qdrant, cluster)
 
 
 def test_the_llm_hangs(solo: Solo, qdrant: QdrantClient, tell: Tell) -> None:

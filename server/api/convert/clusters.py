@@ -153,4 +153,5 @@ def execution_seconds(run: RunRecord) -> float | None:
     """Give the seconds from a run's claim to its final state."""
     if run.started_at is None or run.finished_at is None:
         return None
-    return (run.finished_at - run.started_at).total_seconds()
+    # A clock that was set back meanwhile must not show as less than no time.
+    return max(0.0, (run.finished_at - run.started_at).total_seconds())
