@@ -80,6 +80,10 @@ bench: $(READY) ## Measure against the peers; tables on screen, JSON in benchmar
 	$(BIN)/python benchmarks/kmeans.py --json benchmarks/results/kmeans-cpu.json
 	$(BIN)/python benchmarks/latency.py --json benchmarks/results/latency.json
 	$(BIN)/python benchmarks/auto.py
+	$(BIN)/python benchmarks/reading.py
+	$(BIN)/python benchmarks/writing.py
+	$(BIN)/python benchmarks/job.py
+	$(BIN)/python benchmarks/render.py
 
 gpu-bench: $(READY) ## Measure on the GPU, beside bare cuML; ends with a reason without one
 	$(BIN)/python benchmarks/device.py
