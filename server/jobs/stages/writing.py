@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -40,10 +41,13 @@ def write_results(
     with work.clock.stage("write") as stage:
         tables = [_members_of(documents, partition, places) for partition in found.partitions]
         members = pa.concat_tables(tables)
-        work.folder.write_members(members)
         groups = [group for each in found.partitions for group in each.groups]
-        work.folder.write_groups(groups if places is None else _placed(groups, members))
-        _stage_outputs(work, found, tables, stage)
+        groups = groups if places is None else _placed(groups, members)
+        # Files and collections are written side by side: neither waits for the other.
+        with ThreadPoolExecutor(1, thread_name_prefix="artifacts") as pool:
+            artifacts = pool.submit(_write_artifacts, work, members, groups)
+            _stage_outputs(work, found, tables, stage)
+            artifacts.result()
     result = _result(work, exported, documents, labeled)
     work.folder.write_manifest(
         counts={
@@ -58,6 +62,11 @@ def write_results(
     if places is not None:  # As GetVisualization reads it, so that nobody makes it again.
         write_map(work.folder, members, places_of(members))
     return Prepared(result, work.warnings)
+
+
+def _write_artifacts(work: Work, members: pa.Table, groups: list[Group]) -> None:
+    work.folder.write_members(members)
+    work.folder.write_groups(groups)
 
 
 def _placed(groups: Sequence[Group], members: pa.Table) -> list[Group]:
