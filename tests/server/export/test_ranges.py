@@ -110,3 +110,30 @@ def test_a_sample_of_one_id_or_none_cuts_what_it_can():
 
 def test_few_points_are_read_as_one(client, collection):
     assert ranges.id_ranges(client, ScrollQuery(collection), 4) == (EVERYTHING,)
+
+
+def test_ranges_of_a_shared_collection_hold_its_own_documents(
+    client, qdrant_address, collection_name, monkeypatch
+):
+    monkeypatch.setattr(ranges, "POINTS_PER_RANGE", 20)
+    name = collection_name()
+    params = models.VectorParams(size=2, distance=models.Distance.EUCLID)
+    client.create_collection(name, vectors_config=params)
+    points = [
+        models.PointStruct(id=n, vector=[n, 1], payload={"collection_id": "ab"[n % 4 == 0]})
+        for n in range(400)
+    ]
+    client.upsert(name, points, wait=True)
+    query = ScrollQuery(f"{name}/b", ("",), page_size=7)
+
+    found = ranges.id_ranges(client, query, 4)
+
+    assert len(found) == 4
+    with channel(qdrant_address) as wire:
+        read = [
+            i
+            for within in found
+            for page in scroll_pages(wire, qdrant_address, query, within)
+            for i in page.ids.to_pylist()
+        ]
+    assert read == [str(n) for n in range(0, 400, 4)]

@@ -347,3 +347,32 @@ def test_a_refused_write_is_not_repeated(client_between, between, source):
             client_between, [("docs", source)], members_of([0]), GROUPS, DEFAULT, "run_1"
         )
     assert len(between.requests["/qdrant.Points/UpdateBatch"]) == 1
+
+
+def test_in_a_shared_collection_only_its_own_documents_are_written(client, collection_name):
+    name = collection_name()
+    client.create_collection(name, vectors_config={})
+    client.upsert(
+        name,
+        [
+            models.PointStruct(id=i, vector={}, payload={"collection_id": "ab"[i % 2]})
+            for i in range(6)
+        ],
+    )
+    ours = f"{name}/a"
+    # The members of a run name documents of the other collection too: those are not ours.
+    members = members_of([0, 1, 0, 1, 0], ids=[0, 1, 2, 3, 4])
+    report = enrich_sources(client, [("docs", ours)], members, GROUPS, DEFAULT, "run_1")
+
+    assert (report.processed, report.enriched, report.failed) == (5, 3, 2)
+    found = payloads(client, name)
+    assert [i for i in found if "cluster_id" in found[i]] == [0, 2, 4]
+
+    mappings = [FieldMapping(source_field="cluster_id", target_field="group")]
+    enrich_sources(
+        client, [("docs", ours)], members_of([0], ids=[0]), GROUPS, mappings, "run_2",
+        members, ["run_1"], previous_mappings=DEFAULT,
+    )  # fmt: skip
+    found = payloads(client, name)
+    assert found[0] == {"collection_id": "a", "group": "cl_0", "cluster_run_id": "run_2"}
+    assert all(found[i] == {"collection_id": "ab"[i % 2]} for i in range(1, 6))
