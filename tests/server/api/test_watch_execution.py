@@ -93,11 +93,11 @@ async def test_a_watcher_that_goes_away_leaves_nothing(
     await world.begin(cluster.cluster_id)
     call = watch(caller, cluster.cluster_id)
     await anext(aiter(call))
-    assert world.events._bells
+    assert world.events.watched_runs == 1
 
     with caplog.at_level(logging.INFO, logger="server.api"):
         call.cancel()
-        await until(lambda: not world.events._bells and bool(caplog.records))
+        await until(lambda: not world.events.watched_runs and bool(caplog.records))
 
     assert [vars(record)["code"] for record in caplog.records] == ["CANCELLED"]
 
@@ -181,7 +181,7 @@ async def test_a_fault_of_ours_in_the_middle_is_an_event_too_and_hides_its_insid
     events = aiter(watch(caller, cluster.cluster_id))
     await anext(events)
 
-    monkeypatch.setattr(world.store, "events_after", broken)
+    monkeypatch.setattr(world.store, "get_cluster", broken)
     last = await anext(events)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await anext(events)
