@@ -86,6 +86,7 @@ def import_file(
 def say_report(report: ImportReport, collection: str, namespace: str) -> None:
     """Say what an import did."""
     vectors = ", ".join(f"{name or '(unnamed)'} ({n})" for name, n in report.vectors.items())
+    vectors = vectors or "none (no column is a list of floats), so group by attributes"
     say(
         f"imported {report.points:,} documents into {collection} of {namespace} "
         f"in {report.seconds:.1f} s; vectors: {vectors}"

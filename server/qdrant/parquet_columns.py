@@ -61,7 +61,7 @@ def plan_columns(
     for path, file in zip(paths[1:], files[1:], strict=True):
         if not file.schema_arrow.equals(schema):
             raise ImportFileError(str(path), f"its columns differ from those of {paths[0]}")
-    names = _vector_columns(paths[0], schema, vectors)
+    names = _vector_columns(schema, vectors)
     sizes = {name: _vector_size(files, schema.field(name)) for name in names}
     id_name = _id_column(files, schema, id_column, names)
     return ColumnPlan(
@@ -89,16 +89,12 @@ def _is_list(kind: pa.DataType) -> bool:
     return is_list
 
 
-def _vector_columns(path: Path, schema: pa.Schema, wanted: Sequence[str] | None) -> list[str]:
+def _vector_columns(schema: pa.Schema, wanted: Sequence[str] | None) -> list[str]:
     if wanted is None:
-        found = [
+        # None is fine: documents without vectors can be grouped by their payload fields.
+        return [
             f.name for f in schema if _is_list(f.type) and pa.types.is_floating(f.type.value_type)
         ]
-        if not found:
-            raise ImportFileError(
-                str(path), f"no column is a list of floats; columns: {_listed(schema)}"
-            )
-        return found
     for name in wanted:
         if name not in schema.names:
             raise ImportFileError(name, f"no such column; columns: {_listed(schema)}")

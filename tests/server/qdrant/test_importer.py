@@ -238,9 +238,20 @@ class TestColumns:
             import_parquet(client, "never_made", [path], vectors=vectors)
         assert words in str(caught.value)
 
-    def test_files_without_vectors_or_not_parquet_are_refused(self, client, tmp_path):
-        with pytest.raises(ImportFileError, match="no column is a list of floats; columns: s"):
-            import_parquet(client, "never_made", [save(tmp_path, {"s": ["x"]})])
+    def test_a_file_without_vectors_is_for_grouping_by_fields(
+        self, client, collection_name, tmp_path
+    ):
+        name = collection_name()
+        report = import_parquet(client, name, [save(tmp_path, {"s": ["x", "y"]})])
+
+        assert (report.points, report.vectors) == (2, {})
+        points, _ = client.scroll(name, limit=9, with_vectors=True)
+        assert [(point.payload, point.vector) for point in points] in (
+            [({"s": "x"}, {}), ({"s": "y"}, {})],
+            [({"s": "x"}, None), ({"s": "y"}, None)],
+        )
+
+    def test_files_that_are_not_parquet_are_refused(self, client, tmp_path):
         text = tmp_path / "text.parquet"
         text.write_text("hello")
         with pytest.raises(ImportFileError, match="not a readable Parquet file"):
