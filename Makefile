@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 IMAGE ?= shoal
 
-.PHONY: help setup warm demo serve gateway test fuzz faults load mongo-server test-gpu lint format proto lock bench gpu-bench gpu-check image clean
+.PHONY: help setup warm demo serve gateway test test-gateway go-tools fuzz faults load mongo-server test-gpu lint format proto lock bench gpu-bench gpu-check image clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -45,6 +45,18 @@ faults: $(READY) ## Kill, stop, fill and silence what runs need, at each stage; 
 SECONDS ?= 20
 load: $(READY) ## 1 000 watchers, 200 calls/s and 500 queued runs on one server; prints a table
 	$(BIN)/python benchmarks/load.py --seconds $(SECONDS)
+
+test-gateway: $(READY) go-tools ## Call a server with grpcurl, Go and schemathesis (minutes; Go is optional)
+	$(BIN)/python -m pytest -m tools tests/gateway -q -rs
+
+GO_TOOLS := github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3 \
+	google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.10 \
+	google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.5.1 \
+	github.com/yannh/kubeconform/cmd/kubeconform@v0.7.0
+
+go-tools: ## Build in .tools/bin what tests of the gateway and of Kubernetes files use (Go)
+	@command -v go >/dev/null || { echo "go is not installed: tests that need its tools are skipped"; exit 0; }; \
+	for tool in $(GO_TOOLS); do GOBIN=$(CURDIR)/.tools/bin go install $$tool || exit 1; done
 
 mongo-server: ## Build the MongoDB stand-in that the store tests use when it is there (Java, Maven)
 	mvn -q -f tests/mongo_server package
@@ -92,4 +104,4 @@ image: ## Build the CPU image (needs a Docker engine)
 	docker build -f docker/Dockerfile -t $(IMAGE) .
 
 clean: ## Remove what the targets above made
-	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) .tools .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -208,6 +208,15 @@ def test_a_body_of_fifteen_mib_passes_and_one_of_seventeen_does_not(rest: Rest) 
     assert "protobuf" in as_protobuf.message
 
 
+def test_headers_that_grpc_cannot_carry_do_not_end_the_call(rest: Rest) -> None:
+    headers = {"X'Odd%": "1", "X-Note": "ä".encode(), "X-Trace-Bin": "no base64!"}
+    taken = rest.send("GET", "/v1/clusters", headers=headers)
+    key = rest.fail(422, "POST", "/v1/clusters", headers={"Idempotency-Key": "ä".encode()})
+
+    assert taken.status_code == 200
+    assert [fault.field for fault in key.error.details.violations] == ["idempotency-key"]
+
+
 def test_too_long_headers_are_refused_in_the_same_form(rest: Rest) -> None:
     answer = rest.http.get("/v1/clusters", headers={"X-Long": "x" * 100_000})
 

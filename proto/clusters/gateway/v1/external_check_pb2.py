@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(clusters/gateway/v1/external_check.proto\x12\x13\x63lusters.gateway.v1\x1a\x17google/rpc/status.proto\"I\n\x0c\x43heckRequest\x12\x39\n\nattributes\x18\x01 \x01(\x0b\x32%.clusters.gateway.v1.AttributeContext\"\xfd\x02\n\x10\x41ttributeContext\x12>\n\x07request\x18\x04 \x01(\x0b\x32-.clusters.gateway.v1.AttributeContext.Request\x1aP\n\x07Request\x12?\n\x04http\x18\x02 \x01(\x0b\x32\x31.clusters.gateway.v1.AttributeContext.HttpRequestJ\x04\x08\x01\x10\x02\x1a\xca\x01\n\x0bHttpRequest\x12\x0e\n\x06method\x18\x02 \x01(\t\x12O\n\x07headers\x18\x03 \x03(\x0b\x32>.clusters.gateway.v1.AttributeContext.HttpRequest.HeadersEntry\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\x10\n\x08raw_body\x18\x0c \x01(\x0c\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01J\x04\x08\x01\x10\x02J\x04\x08\x05\x10\x0cJ\x04\x08\x01\x10\x04J\x04\x08\x05\x10\x0e\"u\n\rCheckResponse\x12\"\n\x06status\x18\x01 \x01(\x0b\x32\x12.google.rpc.Status\x12@\n\x0f\x64\x65nied_response\x18\x02 \x01(\x0b\x32\'.clusters.gateway.v1.DeniedHttpResponse\"\x8c\x01\n\x12\x44\x65niedHttpResponse\x12/\n\x06status\x18\x01 \x01(\x0b\x32\x1f.clusters.gateway.v1.HttpStatus\x12\x37\n\x07headers\x18\x02 \x03(\x0b\x32&.clusters.gateway.v1.HeaderValueOption\x12\x0c\n\x04\x62ody\x18\x03 \x01(\t\"\x1a\n\nHttpStatus\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\"E\n\x11HeaderValueOption\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .clusters.gateway.v1.HeaderValue\")\n\x0bHeaderValue\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(clusters/gateway/v1/external_check.proto\x12\x13\x63lusters.gateway.v1\x1a\x17google/rpc/status.proto\"I\n\x0c\x43heckRequest\x12\x39\n\nattributes\x18\x01 \x01(\x0b\x32%.clusters.gateway.v1.AttributeContext\"\xfd\x02\n\x10\x41ttributeContext\x12>\n\x07request\x18\x04 \x01(\x0b\x32-.clusters.gateway.v1.AttributeContext.Request\x1aP\n\x07Request\x12?\n\x04http\x18\x02 \x01(\x0b\x32\x31.clusters.gateway.v1.AttributeContext.HttpRequestJ\x04\x08\x01\x10\x02\x1a\xca\x01\n\x0bHttpRequest\x12\x0e\n\x06method\x18\x02 \x01(\t\x12O\n\x07headers\x18\x03 \x03(\x0b\x32>.clusters.gateway.v1.AttributeContext.HttpRequest.HeadersEntry\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\x10\n\x08raw_body\x18\x0c \x01(\x0c\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01J\x04\x08\x01\x10\x02J\x04\x08\x05\x10\x0cJ\x04\x08\x01\x10\x04J\x04\x08\x05\x10\x0e\"\xaf\x01\n\rCheckResponse\x12\"\n\x06status\x18\x01 \x01(\x0b\x32\x12.google.rpc.Status\x12@\n\x0f\x64\x65nied_response\x18\x02 \x01(\x0b\x32\'.clusters.gateway.v1.DeniedHttpResponse\x12\x38\n\x0bok_response\x18\x03 \x01(\x0b\x32#.clusters.gateway.v1.OkHttpResponse\"7\n\x0eOkHttpResponse\x12\x19\n\x11headers_to_remove\x18\x05 \x03(\tJ\x04\x08\x01\x10\x05J\x04\x08\x06\x10\n\"\x8c\x01\n\x12\x44\x65niedHttpResponse\x12/\n\x06status\x18\x01 \x01(\x0b\x32\x1f.clusters.gateway.v1.HttpStatus\x12\x37\n\x07headers\x18\x02 \x03(\x0b\x32&.clusters.gateway.v1.HeaderValueOption\x12\x0c\n\x04\x62ody\x18\x03 \x01(\t\"\x1a\n\nHttpStatus\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\"E\n\x11HeaderValueOption\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .clusters.gateway.v1.HeaderValue\")\n\x0bHeaderValue\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,14 +44,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ATTRIBUTECONTEXT_HTTPREQUEST']._serialized_end=535
   _globals['_ATTRIBUTECONTEXT_HTTPREQUEST_HEADERSENTRY']._serialized_start=477
   _globals['_ATTRIBUTECONTEXT_HTTPREQUEST_HEADERSENTRY']._serialized_end=523
-  _globals['_CHECKRESPONSE']._serialized_start=549
-  _globals['_CHECKRESPONSE']._serialized_end=666
-  _globals['_DENIEDHTTPRESPONSE']._serialized_start=669
-  _globals['_DENIEDHTTPRESPONSE']._serialized_end=809
-  _globals['_HTTPSTATUS']._serialized_start=811
-  _globals['_HTTPSTATUS']._serialized_end=837
-  _globals['_HEADERVALUEOPTION']._serialized_start=839
-  _globals['_HEADERVALUEOPTION']._serialized_end=908
-  _globals['_HEADERVALUE']._serialized_start=910
-  _globals['_HEADERVALUE']._serialized_end=951
+  _globals['_CHECKRESPONSE']._serialized_start=550
+  _globals['_CHECKRESPONSE']._serialized_end=725
+  _globals['_OKHTTPRESPONSE']._serialized_start=727
+  _globals['_OKHTTPRESPONSE']._serialized_end=782
+  _globals['_DENIEDHTTPRESPONSE']._serialized_start=785
+  _globals['_DENIEDHTTPRESPONSE']._serialized_end=925
+  _globals['_HTTPSTATUS']._serialized_start=927
+  _globals['_HTTPSTATUS']._serialized_end=953
+  _globals['_HEADERVALUEOPTION']._serialized_start=955
+  _globals['_HEADERVALUEOPTION']._serialized_end=1024
+  _globals['_HEADERVALUE']._serialized_start=1026
+  _globals['_HEADERVALUE']._serialized_end=1067
 # @@protoc_insertion_point(module_scope)

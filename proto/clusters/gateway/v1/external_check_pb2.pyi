@@ -155,6 +155,7 @@ class CheckResponse(_message.Message):
 
     STATUS_FIELD_NUMBER: _builtins.int
     DENIED_RESPONSE_FIELD_NUMBER: _builtins.int
+    OK_RESPONSE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def status(self) -> _status_pb2.Status:
         """OK lets it go on; any other code answers it with `denied_response`."""
@@ -163,19 +164,48 @@ class CheckResponse(_message.Message):
     def denied_response(self) -> Global___DeniedHttpResponse:
         """What the caller gets instead."""
 
+    @_builtins.property
+    def ok_response(self) -> Global___OkHttpResponse:
+        """How it goes on."""
+
     def __init__(
         self,
         *,
         status: _status_pb2.Status | None = ...,
         denied_response: Global___DeniedHttpResponse | None = ...,
+        ok_response: Global___OkHttpResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["denied_response", b"denied_response", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["denied_response", b"denied_response", "ok_response", b"ok_response", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["denied_response", b"denied_response", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["denied_response", b"denied_response", "ok_response", b"ok_response", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CheckResponse: _TypeAlias = CheckResponse  # noqa: Y015
+
+@_typing.final
+class OkHttpResponse(_message.Message):
+    """Changes to a request that goes on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADERS_TO_REMOVE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def headers_to_remove(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Headers that go no further."""
+
+    def __init__(
+        self,
+        *,
+        headers_to_remove: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["headers_to_remove", b"headers_to_remove"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OkHttpResponse: _TypeAlias = OkHttpResponse  # noqa: Y015
 
 @_typing.final
 class DeniedHttpResponse(_message.Message):
