@@ -52,11 +52,12 @@ test-gateway: $(READY) go-tools ## Call a server with grpcurl, Go and schemathes
 GO_TOOLS := github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3 \
 	google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.10 \
 	google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.5.1 \
-	github.com/yannh/kubeconform/cmd/kubeconform@v0.7.0
+	sigs.k8s.io/kustomize/kustomize/v5@v5.7.1
 
-go-tools: ## Build in .tools/bin what tests of the gateway and of Kubernetes files use (Go)
+go-tools: ## Build in .tools/bin what `make test-gateway` calls (Go)
 	@command -v go >/dev/null || { echo "go is not installed: tests that need its tools are skipped"; exit 0; }; \
-	for tool in $(GO_TOOLS); do GOBIN=$(CURDIR)/.tools/bin go install $$tool || exit 1; done
+	for tool in $(GO_TOOLS); do \
+		GOBIN=$(CURDIR)/.tools/bin go install $$tool || exit 1; done
 
 mongo-server: ## Build the MongoDB stand-in that the store tests use when it is there (Java, Maven)
 	mvn -q -f tests/mongo_server package
@@ -71,6 +72,8 @@ lint: $(READY) ## Style, types, contract, and what the house forbids
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy server gpu benchmarks proto/generate.py
 	$(BIN)/python proto/generate.py --check --lint
+	$(BIN)/hadolint docker/Dockerfile
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker/compose.yaml
 	$(BIN)/python -m pytest -q tests/test_house.py
 
 format: $(READY) ## Rewrite the code as `make lint` wants it
@@ -86,6 +89,9 @@ lock: $(READY) ## Resolve pyproject.toml anew into the lock files
 		--python-version 3.11 pyproject.toml -o requirements.txt
 	$(BIN)/uv pip compile --quiet --no-emit-index-url --no-header --generate-hashes --universal \
 		--python-version 3.11 pyproject.toml --extra dev -c requirements.txt -o requirements-dev.txt
+	$(BIN)/uv pip compile --quiet --no-emit-index-url --no-header --generate-hashes \
+		--python-platform x86_64-manylinux_2_28 --python-version 3.11 pyproject.toml --extra gpu \
+		-o requirements-gpu.txt
 
 bench: $(READY) ## Measure against the peers; tables on screen, JSON in benchmarks/results
 	$(BIN)/python benchmarks/hdbscan.py --json benchmarks/results/hdbscan-cpu.json
@@ -100,8 +106,9 @@ bench: $(READY) ## Measure against the peers; tables on screen, JSON in benchmar
 gpu-bench: $(READY) ## Measure on the GPU, beside bare cuML; ends with a reason without one
 	$(BIN)/python benchmarks/device.py
 
-image: ## Build the CPU image (needs a Docker engine)
-	docker build -f docker/Dockerfile -t $(IMAGE) .
+image: ## Build the images for CPU, GPU and gateway (needs a Docker engine)
+	for target in cpu gpu gateway; do \
+		docker build -f docker/Dockerfile --target $$target -t $(IMAGE):$$target . || exit 1; done
 
 clean: ## Remove what the targets above made
 	rm -rf $(VENV) .tools .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

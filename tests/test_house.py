@@ -147,7 +147,7 @@ def test_readme_names_every_setting_and_every_target() -> None:
 
 
 def test_lock_files_hold_hashes_and_no_addresses() -> None:
-    for name in ("requirements.txt", "requirements-dev.txt"):
+    for name in ("requirements.txt", "requirements-dev.txt", "requirements-gpu.txt"):
         text = (ROOT / name).read_text()
         assert "://" not in text
         pinned = re.findall(r"^[A-Za-z0-9_.\[\]-]+==", text, re.M)

@@ -16,6 +16,7 @@ from server.cli import (
     gateway,
     groups,
     handover,
+    health,
     importing,
     keys,
     namespaces,
@@ -76,6 +77,7 @@ _RUNS = "Clusters and runs"
 
 app.command("serve", rich_help_panel=_SERVING)(serve.serve)
 app.command("gateway", rich_help_panel=_SERVING)(gateway.gateway)
+app.command("health", rich_help_panel=_SERVING)(health.health)
 app.command("run", rich_help_panel=_RUNS)(run.run)
 app.command("watch", rich_help_panel=_RUNS)(run.watch)
 app.command("execute", rich_help_panel=_RUNS)(run.execute)
