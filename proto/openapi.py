@@ -170,7 +170,7 @@ class _Document:
         return {
             "description": "Server-sent events; the `data` of each is one item in JSON. One with "
             "`error` set says why the stream ends before it is complete.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}, "x-item": schema}},
+            "content": {"text/event-stream": {"schema": _event_of(schema)}},
         }
 
     def _request(self, message: DescriptorProto, name: str, leave_out: set[str]) -> Json:
@@ -228,8 +228,8 @@ class _Document:
             part = dict(SCALARS[field.type])
         if field.label == FieldDescriptorProto.LABEL_REPEATED and field.type_name not in entries:
             part = {"type": "array", "items": part}
-        elif is_request and field.proto3_optional:
-            part["type"] = [part["type"], "null"]
+        if is_request:  # JSON null means absent, whatever the type.
+            part = _nullable(part)
         comment = self._comments.get(f"{name}.{field.name}")
         return part | ({"description": comment} if comment else {})
 
@@ -248,6 +248,18 @@ _HEADERS: Json = {
         "schema": {"type": "string", "pattern": "^[!-~]{1,128}$"},
     },
 }
+
+
+def _nullable(schema: Json) -> Json:
+    if "type" in schema:
+        return schema | {"type": [schema["type"], "null"]}
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _event_of(schema: Json) -> Json:
+    """Give the schema of a server-sent event whose data is JSON."""
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": schema}
+    return {"type": "object", "required": ["data"], "properties": {"data": data}}
 
 
 def _is_always_printed(field: FieldDescriptorProto) -> bool:

@@ -16,6 +16,7 @@ from clusters.v1 import (
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from server.api.reflection import CommentedPool
 from server.errors import PreconditionError
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
@@ -119,7 +120,8 @@ async def build_grpc_server(
     health_pb2_grpc.add_HealthServicer_to_server(probes, server)
     server.add_generic_rpc_handlers(tuple(more))
     names = (*service_names(), health.SERVICE_NAME)
-    reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
+    pool: Any = CommentedPool()
+    reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server, pool=pool)
     port = _bind(server, listen, credentials)
     for name in (health.OVERALL_HEALTH, *names):
         await probes.set(name, health_pb2.HealthCheckResponse.SERVING)

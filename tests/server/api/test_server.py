@@ -9,11 +9,14 @@ import pytest
 from clusters.v1 import cluster_requests_pb2
 from clusters.v1.cluster_service_pb2_grpc import ClusterServiceServicer, ClusterServiceStub
 from clusters.v1.task_service_pb2_grpc import TaskServiceServicer
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
+from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
 from server.api.server import ListenError, Services, build_grpc_server
 from server.api.service import ClusterService
@@ -60,6 +63,26 @@ async def test_error_details_can_be_described_too(world: World) -> None:
             return str(pool.FindMessageTypeByName("google.rpc.BadRequest").full_name)
 
     assert await asyncio.to_thread(find, world.served.port) == "google.rpc.BadRequest"
+
+
+async def test_a_call_is_described_with_its_comments(world: World) -> None:
+    def ask(port: int) -> list[bytes]:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            request = reflection_pb2.ServerReflectionRequest(
+                file_containing_symbol="clusters.v1.ClusterService.CreateCluster"
+            )
+            answers = ServerReflectionStub(channel).ServerReflectionInfo(iter([request]))
+            return list(next(answers).file_descriptor_response.file_descriptor_proto)
+
+    sent = await asyncio.to_thread(ask, world.served.port)
+    files = [FileDescriptorProto.FromString(raw) for raw in sent]
+
+    comments = {
+        file.name: [place.leading_comments.strip() for place in file.source_code_info.location]
+        for file in files
+    }
+    assert any("queues its first run" in text for text in comments[files[0].name])
+    assert "Id of the cluster, clust_…." in comments["clusters/v1/cluster.proto"]
 
 
 async def test_an_unknown_method_is_unimplemented(world: World) -> None:
