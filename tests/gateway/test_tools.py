@@ -70,7 +70,7 @@ def test_grpcurl_of_the_clients_page(
     assert "grpc.health.v1.Health" in printed
     assert "Stores a definition and queues its first run at once." in printed
     assert "/v1/clusters" in printed  # The REST path stands with the call.
-    assert f'"clusterName": "{done.cluster_name}"' in printed
+    assert f'"clusterId": "{done.cluster_id}"' in printed
     assert '"status": "SERVING"' in printed
 
 
