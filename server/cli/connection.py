@@ -105,9 +105,7 @@ def use_tls(**files: Path | None) -> None:
 @contextmanager
 def connect(server: str | None, key: str | None, namespace: str | None) -> Iterator[Connection]:
     """Open a connection; what is None comes from the environment, then from the defaults."""
-    flags = {"server": server, "key": key, "namespace": namespace, **_tls_flags.get()}
-    given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
-    settings = ClientSettings(**given)
+    settings = client_settings(server=server, key=key, namespace=namespace)
     headers = {}
     if settings.key is not None:
         headers["authorization"] = f"Bearer {settings.key.get_secret_value()}"
@@ -120,20 +118,41 @@ def connect(server: str | None, key: str | None, namespace: str | None) -> Itera
         yield Connection(channel, settings.server, headers)
 
 
-def _channel(settings: ClientSettings) -> grpc.Channel:
-    """Open a channel; encrypted where the address says https://, or an authority is named."""
+def client_settings(**flags: str | None) -> ClientSettings:
+    """Give the settings of a client command; flags that are not None win."""
+    named = {**flags, **_tls_flags.get()}
+    given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+    return ClientSettings(**given)
+
+
+def target_of(settings: ClientSettings) -> tuple[str, bool]:
+    """Give a server's host:port, and whether it is reached over TLS.
+
+    That is where its address says https://, or an authority is named.
+
+    Raises
+    ------
+    InvalidRequestError
+        If the address or the files do not say where to go, and as whom.
+    """
     scheme, _, rest = settings.server.rpartition("://")
     target = rest.rstrip("/")
     if scheme not in ("", "http", "https"):
         raise InvalidRequestError(
             [Violation("--server", f"{settings.server!r} is not HOST:PORT or https://HOST:PORT")]
         )
-    if scheme == "http" or (scheme == "" and settings.tls_ca is None):
-        return grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)
-    if (settings.client_cert is None) != (settings.client_key is None):
+    is_encrypted = scheme == "https" or (scheme == "" and settings.tls_ca is not None)
+    if is_encrypted and (settings.client_cert is None) != (settings.client_key is None):
         raise InvalidRequestError(
             [Violation("--client-cert", "goes together with --client-key; send both or neither")]
         )
+    return target, is_encrypted
+
+
+def _channel(settings: ClientSettings) -> grpc.Channel:
+    target, is_encrypted = target_of(settings)
+    if not is_encrypted:
+        return grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)
     credentials = grpc.ssl_channel_credentials(
         _pem("--tls-ca", settings.tls_ca),
         _pem("--client-key", settings.client_key),

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import clusters.v1
 import typer
 
+from server.cli.connection import client_settings, target_of
 from server.cli.console import print_json, say
 from server.cli.options import JsonOption
-from server.config import ClientSettings
 from server.gateway.config import Address, Gateway
+from server.gateway.encryption import UpstreamTls
 from server.gateway.envoy import become, find, free
 
 
@@ -34,7 +35,7 @@ def gateway(
         typer.Option(
             "--upstream",
             metavar="HOST:PORT",
-            help="The server behind (SHOAL_SERVER; default: 127.0.0.1:50051).",
+            help="The server behind, https://… for TLS (SHOAL_SERVER; default: 127.0.0.1:50051).",
         ),
     ] = None,
     log_level: Annotated[
@@ -47,11 +48,14 @@ def gateway(
     /openapi.json describes the calls; /healthz says whether the server behind answers.
     """
     program = find()
-    given: dict[str, Any] = {"server": upstream} if upstream else {}
+    settings = client_settings(server=upstream)
+    target, is_encrypted = target_of(settings)
+    tls = UpstreamTls(settings.tls_ca, settings.client_cert, settings.client_key)
     wanted = Gateway(
         listen=free(Address.parse(listen, "--listen")),
-        upstream=Address.parse(ClientSettings(**given).server, "--upstream"),
+        upstream=Address.parse(target, "--upstream"),
         contract=Path(clusters.v1.__file__).parent,
+        tls=tls if is_encrypted else None,
     )
     facts = {"address": str(wanted.listen), "upstream": str(wanted.upstream)}
     if json_output:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from server.errors import InvalidRequestError, Violation
+from server.gateway.encryption import PLAIN, UpstreamTls
 
 TEMPLATE = Path(__file__).with_name("envoy.yaml")
 
@@ -57,11 +58,14 @@ class Gateway:
     ----------
     contract : Path
         The folder with `descriptor_set.binpb` and `openapi.json`, as Envoy will see it.
+    tls : UpstreamTls or None
+        How the server behind is reached; None: in plain text.
     """
 
     listen: Address
     upstream: Address
     contract: Path
+    tls: UpstreamTls | None = None
 
     def config(self) -> str:
         """Give Envoy's configuration, in YAML."""
@@ -70,6 +74,7 @@ class Gateway:
             "listen_port": self.listen.port,
             "upstream_host": json.dumps(self.upstream.host),
             "upstream_port": self.upstream.port,
+            "upstream_socket": PLAIN if self.tls is None else self.tls.socket(self.upstream.host),
             "descriptor_set": json.dumps(str(self.contract / "descriptor_set.binpb")),
             "openapi": json.dumps(str(self.contract / "openapi.json")),
             "max_body_bytes": MAX_BODY_BYTES,

@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
 from server.gateway.config import Address, Gateway
+from server.gateway.encryption import UpstreamTls
 from server.gateway.envoy import find, free
 from tests.gateway.models import Error
 
@@ -113,10 +114,12 @@ def running_gateway(upstream: str, log: Path) -> Iterator[str]:
 
 
 @contextmanager
-def envoy(upstream: Address, log: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def envoy(
+    upstream: Address, log: Path, tls: UpstreamTls | None = None
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """Run Envoy as `shoal gateway` does."""
     listen = free(Address("127.0.0.1", 0))
-    config = Gateway(listen, upstream, CONTRACT).config()
+    config = Gateway(listen, upstream, CONTRACT, tls).config()
     command = [find(), "--config-yaml", config, "--disable-hot-restart", "--concurrency", "1"]
     with log.open("w") as file:
         process = subprocess.Popen([*command, "-l", "warning"], stdout=file, stderr=file)
