@@ -94,7 +94,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 async for answer in answers:
                     if time.monotonic() - checked_at_s >= self._recheck_s:
                         # A watch may be open for hours, and its key be revoked meanwhile.
-                        await self._gate.check(method, credentials)
+                        try:
+                            await self._gate.check(method, credentials)
+                        except ShoalError as refusal:
+                            # The stream may say so in an entry of its own; then it ends.
+                            yield await answers.athrow(refusal)
+                            raise
                         checked_at_s = time.monotonic()
                     yield answer
 

@@ -22,6 +22,7 @@ from tests.server.api.conftest import (  # noqa: F401
     is_embedded,
     products,
     qdrant_address,
+    recheck_s,
     world,
 )
 from tests.server.api.world import World

@@ -101,6 +101,22 @@ async def test_a_stream_that_breaks_ends_with_the_reason(
     assert last.sequence == 1  # From which a watcher can go on.
 
 
+@pytest.mark.parametrize(("heartbeat_s", "recheck_s"), [(0.05, 0.0)])
+async def test_a_key_that_is_revoked_ends_its_stream_with_the_reason(
+    world: World, world_rest: httpx.AsyncClient, caller: Caller, body: dict[str, Any]
+) -> None:
+    cluster = await caller.create(body)
+    async with world_rest.stream("GET", f"/v1/clusters/{cluster.cluster_id}/watch") as answer:
+        events = events_of(Event, answer)
+        async with asyncio.timeout(10):
+            await anext(events)
+            for key in await world.store.list_keys():
+                await world.tenancy.revoke_key(key.key_id)
+            *_, last = [event async for event in events]
+
+    assert last.error_info.reason == "UNAUTHENTICATED"
+
+
 async def test_members_that_break_off_end_with_the_reason(
     world: World,
     world_rest: httpx.AsyncClient,
