@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from shoal_command import N_GROUPS, N_PER_GROUP, call_shoal, serving, write_documents
 
+# Real servers come and go in their set-up, which takes longer on a busy machine.
+pytestmark = pytest.mark.timeout(300)
+
 
 def hot_copy(database: Path, to: Path) -> None:
     """Copy a database that is in use, as ``sqlite3 … .backup`` does."""

@@ -21,6 +21,9 @@ from shoal_command import Served, call_shoal, serving
 
 from tests.server.api.failures import read_failure
 
+# Real servers come and go in their set-up, which takes longer on a busy machine.
+pytestmark = pytest.mark.timeout(300)
+
 N_DIMS = 48
 QUICK = {"n_clusters": 5}
 SLOW = {"n_clusters": 400, "n_init": 12, "tol": 0, "max_iter": 60}

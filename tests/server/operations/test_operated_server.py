@@ -11,6 +11,9 @@ from shoal_command import run_shoal
 from server.jobs.model import STAGES
 from tests.server.operations.conftest import Operated
 
+# Real servers come and go in their set-up, which takes longer on a busy machine.
+pytestmark = pytest.mark.timeout(300)
+
 
 def metric(operated: Operated, name: str, **labels: str) -> float:
     """Give a sample of the exposition."""
