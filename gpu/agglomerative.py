@@ -172,7 +172,9 @@ def _require_supported(params: AgglomerativeParams, metric: str) -> None:
         )
     if metric == "manhattan":
         raise UnsupportedOnDeviceError(
-            parameter="metric", value=metric, why="cuML is used with Euclidean distance"
+            parameter="metric",
+            value=metric,
+            why="cuML takes it only with all pairs in device memory at once",
         )
 
 

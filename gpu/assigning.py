@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu.backend import array_module
-from gpu.groups import squared_distances
+from gpu.groups import own_distances, squared_distances
 from gpu.parallel import threads_for, worker_threads
 from gpu.params import NOISE
 from gpu.sampling import assign_rest
@@ -30,8 +30,8 @@ def assign_similar(
         NumPy.
     threshold : float
         Least cosine similarity to the nearest centroid, 0 to 1, in every metric; a row below
-        it is noise, and so is one without a direction (Euclidean, all zero).
-    metric : {"cosine", "dot", "euclidean"}
+        it is noise, and so is one without a direction (all zero).
+    metric : {"cosine", "dot", "euclidean", "manhattan"}
         In which the nearest centroid is found.
 
     Returns
@@ -69,7 +69,7 @@ def distances_to(
         NumPy.
     labels : array of shape (n_points,), int32
         `NOISE` or a row of `centroids`. NumPy.
-    metric : {"cosine", "dot", "euclidean"}
+    metric : {"cosine", "dot", "euclidean", "manhattan"}
 
     Returns
     -------
@@ -82,5 +82,4 @@ def distances_to(
     points = unit_rows(vectors) if angular else vectors
     targets = unit_rows(centroids) if angular else centroids
     with worker_threads(threads_for(points)) as each:
-        squares = squared_distances(points, targets, labels, each)
-    return np.asarray(squares / 2 if angular else np.sqrt(squares), dtype=np.float32)
+        return own_distances(points, targets, labels, each, metric)

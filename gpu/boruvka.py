@@ -27,8 +27,7 @@ from numpy.typing import NDArray
 from gpu.clustering import Progress
 from gpu.parallel import Each
 from gpu.smallest import nth_smallest, smallest
-from gpu.spanning_tree import SpanningTree
-from gpu.squared_distances import SquaredDistances
+from gpu.spanning_tree import Distances, SpanningTree
 from gpu.tree_order import prim_order
 
 KEPT = 32
@@ -42,7 +41,7 @@ _PASS_SHARE = 0.6
 
 
 class _Reach(NamedTuple):
-    """What the pass found: squared mutual reachabilities, in the units of the distances.
+    """What the pass found: mutual reachabilities, as the values of the distances are.
 
     Attributes
     ----------
@@ -70,7 +69,7 @@ class _Edges(NamedTuple):
 
 
 def boruvka_tree(
-    distances: SquaredDistances,
+    distances: Distances,
     *,
     min_samples: int,
     alpha: float,
@@ -94,18 +93,17 @@ def boruvka_tree(
         done = 1 - math.log(n_components) / math.log(n_points)
         progress(_PASS_SHARE + (1 - _PASS_SHARE) * done)
     chosen.append(_ties(reach))
-    order, squared = prim_order(
+    order, weight = prim_order(
         n_points,
         np.concatenate([edges.left for edges in chosen]),
         np.concatenate([edges.right for edges in chosen]),
         np.concatenate([edges.weight for edges in chosen]),
     )
-    weight = distances.scale * np.sqrt(squared.astype(np.float64))
-    return SpanningTree(order[:-1], order[1:], weight)
+    return SpanningTree(order[:-1], order[1:], distances.lengths(weight))
 
 
 def _nearest(
-    distances: SquaredDistances,
+    distances: Distances,
     min_samples: int,
     alpha: float,
     rows_per_block: int,
@@ -132,7 +130,7 @@ def _nearest(
         each(fill, blocks[start : start + _BLOCKS_PER_WAVE])
         progress(_PASS_SHARE * min(1.0, (start + _BLOCKS_PER_WAVE) / len(blocks)))
 
-    weight /= np.float32(alpha**2)
+    weight /= distances.divisor(alpha)
     bound = np.full(n_points, np.inf, dtype=np.float32)
     if n_kept < n_points:
         bound = np.maximum(core, weight[:, -1])
@@ -153,7 +151,7 @@ class _Search:
 
     def __init__(
         self,
-        distances: SquaredDistances,
+        distances: Distances,
         reach: _Reach,
         alpha: float,
         rows_per_block: int,
@@ -161,7 +159,7 @@ class _Search:
     ) -> None:
         self._distances = distances
         self._reach = reach
-        self._squared_alpha = np.float32(alpha**2)
+        self._divisor = distances.divisor(alpha)
         self._rows_per_block = rows_per_block
         self._each = each
         # The nearest point outside its component that a search found, itself where none did.
@@ -220,7 +218,7 @@ class _Search:
 
         def find(rows: NDArray[np.int64]) -> None:
             block = self._distances.block(rows, everything)
-            block /= self._squared_alpha
+            block /= self._divisor
             np.maximum(block, core, out=block)
             np.maximum(block, core[rows, None], out=block)
             block[component[rows][:, None] == component] = np.inf

@@ -39,7 +39,7 @@ COSINE_DISTANCES = {
 }
 """Parameters that are distances in the caller's metric, of methods that see unit rows only."""
 
-WITH_METRIC = ("dbscan", "agglomerative", "optics", "auto")
+WITH_METRIC = ("hdbscan", "dbscan", "agglomerative", "optics", "auto")
 """Methods that are told the metric; the others are Euclidean."""
 
 

@@ -85,7 +85,7 @@ def dbscan(
     require_matrix(vectors)
     if backend.device == "gpu" and metric == "manhattan":
         raise UnsupportedOnDeviceError(
-            parameter="metric", value=metric, why="cuML's DBSCAN is used with Euclidean distance"
+            parameter="metric", value=metric, why="cuML's DBSCAN has no Manhattan distance"
         )
     require_finite(vectors)
     tell = progress or no_progress

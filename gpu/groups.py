@@ -5,6 +5,7 @@ Labels here are non-negative group numbers; rows of no group carry `NOISE` and a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -16,7 +17,15 @@ from gpu.backend import array_module
 from gpu.compiled import compiled
 from gpu.parallel import Each
 from gpu.params import NOISE
-from gpu.vectors import DEVICE_BLOCK_BYTES, beside, on_host, row_blocks, squared_lengths
+from gpu.vectors import (
+    DEVICE_BLOCK_BYTES,
+    absolute_sums,
+    beside,
+    is_angular,
+    on_host,
+    row_blocks,
+    squared_lengths,
+)
 
 Array = Any
 
@@ -169,34 +178,40 @@ def squared_distances(
     array of shape (n_points,), float32
         NumPy. NaN where the label is `NOISE`.
     """
-    on_cpu = isinstance(vectors, np.ndarray)
-    distances = (
-        _distances_on_host(vectors, centroids, labels, each)
-        if on_cpu
-        else _distances_on_device(vectors, centroids, labels)
-    )
-    distances[labels == NOISE] = np.nan
-    return distances
+    return _differences(squared_lengths, vectors, centroids, labels, each)
 
 
-def _distances_on_host(
-    vectors: Array, centroids: Array, labels: Array, each: Each
+def own_distances(
+    vectors: Array, centroids: Array, labels: Array, each: Each, metric: str
 ) -> NDArray[np.float32]:
-    distances = np.empty(len(vectors), dtype=np.float32)
+    """Give each row's distance to the centroid of its group, in the metric.
 
-    def measure(rows: slice) -> None:
-        difference = vectors[rows] - centroids[labels[rows]]
-        np.einsum("ij,ij->i", difference, difference, out=distances[rows])
+    As `squared_distances`, with `metric` one of `gpu.params.METRICS`; under cosine and dot
+    vectors and centroids are unit rows.
+    """
+    if metric == "manhattan":
+        return _differences(absolute_sums, vectors, centroids, labels, each)
+    squares = squared_distances(vectors, centroids, labels, each)
+    return np.asarray(squares / 2 if is_angular(metric) else np.sqrt(squares), dtype=np.float32)
 
-    each(measure, row_blocks(len(vectors), 4 * vectors.shape[1]))
-    return distances
 
-
-def _distances_on_device(vectors: Array, centroids: Array, labels: Array) -> NDArray[np.float32]:
+def _differences(
+    measure: Callable[[Array], Array], vectors: Array, centroids: Array, labels: Array, each: Each
+) -> NDArray[np.float32]:
+    """Measure the difference of each row and its centroid; NaN for noise."""
     xp = array_module(vectors)
     centroids, owner = beside(centroids, vectors), beside(labels, vectors)
-    squares = xp.empty(len(vectors), dtype=np.float32)
-    for rows in row_blocks(len(vectors), 4 * vectors.shape[1], DEVICE_BLOCK_BYTES):
-        # The label of noise reads the last centroid; the caller puts NaN there.
-        squares[rows] = squared_lengths(vectors[rows] - centroids[owner[rows]])
-    return np.asarray(on_host(squares))
+    measured = xp.empty(len(vectors), dtype=np.float32)
+
+    def fill(rows: slice) -> None:
+        # The label of noise reads the last centroid.
+        measured[rows] = measure(vectors[rows] - centroids[owner[rows]])
+
+    if isinstance(vectors, np.ndarray):
+        each(fill, row_blocks(len(vectors), 4 * vectors.shape[1]))
+    else:
+        for rows in row_blocks(len(vectors), 4 * vectors.shape[1], DEVICE_BLOCK_BYTES):
+            fill(rows)
+    distances: NDArray[np.float32] = np.asarray(on_host(measured))
+    distances[labels == NOISE] = np.nan
+    return distances

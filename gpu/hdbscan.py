@@ -2,7 +2,8 @@
 
 On the CPU the spanning tree comes from the whole matrix of distances while that fits in memory
 (`gpu.spanning_tree`), otherwise from blocks of it (`gpu.boruvka`); both are exact to float32.
-Distances are Euclidean: pass unit rows for cosine, see `gpu.vectors.unit_rows`.
+Distances are Euclidean (pass unit rows for cosine, see `gpu.vectors.unit_rows`) or Manhattan, on
+the CPU alone.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from gpu.boruvka import boruvka_tree
 from gpu.clustering import Clustering, Progress, renumber_by_size
 from gpu.condensed_tree import select_groups
 from gpu.errors import TooFewPointsError, UnsupportedOnDeviceError
+from gpu.manhattan_distances import ManhattanDistances
 from gpu.memory import estimate, free_bytes
 from gpu.parallel import worker_threads
 from gpu.params import NOISE, HdbscanParams
@@ -50,6 +52,7 @@ def hdbscan(
     *,
     backend: Backend,
     progress: Progress | None = None,
+    metric: str = "euclidean",
     n_threads: int | None = None,
     matrix_budget_bytes: int | None = None,
 ) -> Clustering:
@@ -60,10 +63,13 @@ def hdbscan(
     vectors : array of shape (n_points, n_dims), float32
         NumPy or CuPy. Not modified.
     params : HdbscanParams
-        Shares of the points allowed; `cluster_selection_epsilon` is a Euclidean distance.
+        Shares of the points allowed; `cluster_selection_epsilon` is a Euclidean distance
+        unless `metric` is manhattan.
     backend : Backend
     progress : callable or None
         Told the share that is done, 0 to 1. The GPU library reports nothing in between.
+    metric : {"euclidean", "cosine", "manhattan"}
+        cosine says that the rows are unit, and changes nothing else.
     n_threads : int or None
         On the CPU; None: one per core. The result does not depend on it.
     matrix_budget_bytes : int or None
@@ -106,7 +112,7 @@ def hdbscan(
     params = params.resolved(n_points)
     _require_enough(n_points, params)
     if backend.device == "gpu":
-        _require_supported(params)
+        _require_supported(params, metric)
     require_finite(vectors)
 
     tell = progress or _ignore
@@ -119,6 +125,7 @@ def hdbscan(
         tree, details["spanning_tree"] = spanning_tree(
             on_host(vectors),
             params,
+            metric=metric,
             progress=lambda share: tell(_TREE_SHARE * share),
             n_threads=n_threads,
             matrix_budget_bytes=matrix_budget_bytes,
@@ -141,6 +148,7 @@ def spanning_tree(
     vectors: NDArray[np.float32],
     params: HdbscanParams,
     *,
+    metric: str = "euclidean",
     progress: Progress | None = None,
     n_threads: int | None = None,
     matrix_budget_bytes: int | None = None,
@@ -161,7 +169,7 @@ def spanning_tree(
     build = dense_tree if is_dense else boruvka_tree
     with worker_threads(n_threads) as each:
         tree = build(
-            SquaredDistances(vectors),
+            ManhattanDistances(vectors) if metric == "manhattan" else SquaredDistances(vectors),
             min_samples=params.min_samples,
             alpha=params.alpha,
             each=each,
@@ -180,7 +188,11 @@ def _require_enough(n_points: int, params: HdbscanParams) -> None:
         raise TooFewPointsError(n_points=n_points, needed=params.min_samples)
 
 
-def _require_supported(params: HdbscanParams) -> None:
+def _require_supported(params: HdbscanParams, metric: str) -> None:
+    if metric == "manhattan":
+        raise UnsupportedOnDeviceError(
+            parameter="metric", value=metric, why="cuML's HDBSCAN has Euclidean distance only"
+        )
     assert params.min_samples is not None  # Resolved.
     if params.min_samples not in MIN_SAMPLES_ON_GPU:
         first, last = MIN_SAMPLES_ON_GPU[0], MIN_SAMPLES_ON_GPU[-1]

@@ -1,7 +1,8 @@
 """How good a grouping is, without knowing the right one. Noise is left out of every index.
 
 For cosine and dot, silhouette uses the cosine distance, and the other two, which are defined on
-means, the Euclidean geometry of the unit rows.
+means, the Euclidean geometry of the unit rows. For manhattan there is silhouette alone: a mean is
+not the centre of what lies around it by that distance.
 
 References
 ----------
@@ -12,12 +13,14 @@ Caliński and Harabasz (1974), doi:10.1080/03610927408827101.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpu.groups import Members, group_sums, members_of, squared_distances
+from gpu.manhattan_distances import block_between
 from gpu.parallel import Each, worker_threads
 from gpu.params import NOISE
 from gpu.sampling import sample_rows
@@ -45,7 +48,7 @@ class Quality(TypedDict):
     n_clusters, sizes : number of groups and their sizes by group number; sizes None without groups
 
     An index is None where it is undefined: fewer than two groups, as many groups as points, or
-    (davies_bouldin, calinski_harabasz) no spread to divide by.
+    (davies_bouldin, calinski_harabasz) no spread to divide by, or Manhattan distance.
     """
 
     silhouette: float | None
@@ -67,7 +70,7 @@ def quality(
         Usable rows; NumPy or CuPy. Not modified.
     labels : array of shape (n_points,), int32
         0 to n_groups - 1, each of them used; `NOISE` for none. NumPy.
-    metric : {"cosine", "dot", "euclidean"}
+    metric : {"cosine", "dot", "euclidean", "manhattan"}
     sample_size : int
         Most grouped points that silhouette looks at; it compares each with every other.
     seed : int
@@ -78,10 +81,12 @@ def quality(
     n_groups = int(labels.max(initial=NOISE)) + 1
     members = members_of(labels, n_groups)
     grouped = np.flatnonzero(labels != NOISE)
+    bouldin = harabasz = None
     with worker_threads() as each:
-        bouldin, harabasz = _spread_indices(points, labels, members, each)
+        if metric != "manhattan":
+            bouldin, harabasz = _spread_indices(points, labels, members, each)
         sample = grouped[sample_rows(len(grouped), sample_size, seed)]
-        silhouette = _silhouette(on_host(points[sample]), labels[sample], angular, each)
+        silhouette = _silhouette(on_host(points[sample]), labels[sample], metric, each)
     return Quality(
         silhouette=silhouette,
         davies_bouldin=bouldin,
@@ -143,7 +148,7 @@ def _davies_bouldin(
     return float(np.concatenate(worsts).mean())
 
 
-def _silhouette(points: Array, labels: Array, angular: bool, each: Each) -> float | None:
+def _silhouette(points: Array, labels: Array, metric: str, each: Each) -> float | None:
     kept, labels = np.unique(labels, return_inverse=True)
     n_groups = len(kept)
     if not 1 < n_groups < len(points):
@@ -152,24 +157,11 @@ def _silhouette(points: Array, labels: Array, angular: bool, each: Each) -> floa
     labels = labels[by_group]
     sizes = np.bincount(labels)
     starts = np.cumsum(sizes) - sizes
-    # Centred, since a product of vectors far from the origin has lost its digits. A square root
-    # halves those that are left, so Euclidean distances are taken in float64.
-    kind = np.float32 if angular else np.float64
-    points = (points[by_group] - points.mean(axis=0, dtype=np.float64)).astype(kind)
-    squares = np.einsum("ij,ij->i", points, points)
+    distances_of = _distances(points[by_group], metric)
 
     def score(rows: slice) -> float:
-        distances = points[rows] @ points.T
-        distances *= -2
-        distances += squares
-        distances += squares[rows, None]
-        np.maximum(distances, 0, out=distances)
+        distances = distances_of(rows)
         lines = np.arange(len(distances))
-        distances[lines, lines + rows.start] = 0
-        if angular:
-            distances /= 2
-        else:
-            np.sqrt(distances, out=distances)
         sums = np.add.reduceat(distances, starts, axis=1, dtype=np.float64)
         own = labels[rows]
         alone = sizes[own] == 1
@@ -185,3 +177,31 @@ def _silhouette(points: Array, labels: Array, angular: bool, each: Each) -> floa
 
     total = sum(each(score, row_blocks(len(points), 8 * len(points))))
     return total / len(points)
+
+
+def _distances(points: Array, metric: str) -> Callable[[slice], Array]:
+    """Give a function that computes some rows of the matrix of distances."""
+    if metric == "manhattan":
+        return lambda rows: block_between(points[rows], points)
+    # Centred, since a product of vectors far from the origin has lost its digits. A square root
+    # halves those that are left, so Euclidean distances are taken in float64.
+    angular = is_angular(metric)
+    kind = np.float32 if angular else np.float64
+    centred = (points - points.mean(axis=0, dtype=np.float64)).astype(kind)
+    squares = np.einsum("ij,ij->i", centred, centred)
+
+    def distances_of(rows: slice) -> Array:
+        distances = centred[rows] @ centred.T
+        distances *= -2
+        distances += squares
+        distances += squares[rows, None]
+        np.maximum(distances, 0, out=distances)
+        lines = np.arange(len(distances))
+        distances[lines, lines + rows.start] = 0
+        if angular:
+            distances /= 2
+        else:
+            np.sqrt(distances, out=distances)
+        return distances
+
+    return distances_of

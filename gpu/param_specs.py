@@ -88,6 +88,7 @@ METHOD_SPECS: dict[str, Method] = {
             "max_cluster_size": whole(2),
             "alpha": real(0, above=True),
         },
+        metrics=_ALL,
         no_effect={
             **_NEIGHBOUR_SEARCH,
             "store_centers": "effective_feature_method chooses the centroid",

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from gpu.backend import array_module
 from gpu.centroid_search import nearest
 from gpu.errors import InvalidParametersError, InvalidVectorsError, Violation
-from gpu.groups import squared_distances
-from gpu.parallel import worker_threads
+from gpu.groups import own_distances
+from gpu.manhattan_distances import nearest_by_manhattan
+from gpu.parallel import Each, threads_for, worker_threads
 from gpu.params import NOISE
 from gpu.vectors import (
     DEVICE_BLOCK_BYTES,
@@ -88,21 +89,27 @@ def assign_rest(
     angular = is_angular(metric)
     points = unit_rows(points) if angular else points
     targets = unit_rows(centroids) if angular else centroids
+    with worker_threads(threads_for(points)) as each:
+        if metric == "manhattan":
+            labels = nearest_by_manhattan(points, targets, each)
+        else:
+            labels = _nearest(points, targets, angular, each)
+        if radii is not None:
+            distances = own_distances(points, targets, labels, each, metric)
+            labels[distances > np.asarray(radii)[labels]] = NOISE
+    return labels
+
+
+def _nearest(points: Array, targets: Array, angular: bool, each: Each) -> NDArray[np.int32]:
     # Differences to a common origin near the data: float32 scores lose digits far from it.
     origin = np.zeros_like(targets[0]) if angular else targets.mean(axis=0)
-    with worker_threads() as each:
-        if not isinstance(points, np.ndarray):
-            labels = _nearest_on_device(points, targets - origin, origin)
-        else:
-            labels = np.empty(len(points), dtype=np.int32)
-            for start in range(0, len(points), CHUNK_ROWS):
-                rows = slice(start, start + CHUNK_ROWS)
-                block = points[rows] if angular else points[rows] - origin
-                labels[rows] = nearest(block, targets - origin, each)
-        if radii is not None:
-            squares = squared_distances(points, targets, labels, each)
-            distances = squares / 2 if angular else np.sqrt(squares)
-            labels[distances > np.asarray(radii)[labels]] = NOISE
+    if not isinstance(points, np.ndarray):
+        return _nearest_on_device(points, targets - origin, origin)
+    labels = np.empty(len(points), dtype=np.int32)
+    for start in range(0, len(points), CHUNK_ROWS):
+        rows = slice(start, start + CHUNK_ROWS)
+        block = points[rows] if angular else points[rows] - origin
+        labels[rows] = nearest(block, targets - origin, each)
     return labels
 
 

@@ -2,7 +2,8 @@
 
 The mutual reachability of two points is the largest of their distance (over `alpha`) and their
 two core distances; a core distance reaches the `min_samples`-th nearest point, the point itself
-counted as the first. Everything is kept squared until the tree is there: that changes no order.
+counted as the first. Euclidean distances are kept squared until the tree is there: that changes
+no order.
 
 Prim's algorithm grows the tree from point 0 and needs one row of the matrix per step, so it is
 vectorised over the row: O(n**2) time, and the matrix as memory. `gpu.boruvka` needs no matrix.
@@ -14,7 +15,7 @@ Campello, Moulavi and Sander (2013), doi:10.1007/978-3-642-37456-2_14.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,6 @@ from gpu.clustering import Progress
 from gpu.compiled import compiled
 from gpu.parallel import Each
 from gpu.smallest import nth_smallest
-from gpu.squared_distances import SquaredDistances
 
 TILE = 384
 """Rows and columns of a tile; its values stay in a core's own cache until they are mirrored."""
@@ -59,13 +59,28 @@ class SpanningTree(NamedTuple):
     weight: NDArray[np.float64]
 
 
+class Distances(Protocol):
+    """Blocks of values that order pairs as their distances do; safe to ask from several threads."""
+
+    n_points: int
+
+    def block(self, rows: slice | NDArray[Any], columns: slice | NDArray[Any]) -> Any:
+        """Compute one block of the matrix, float32."""
+
+    def divisor(self, alpha: float) -> np.float32:
+        """Give what divides the values where `alpha` divides the distances."""
+
+    def lengths(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Give the distances, in the input's unit, that values stand for."""
+
+
 def matrix_bytes(n_points: int) -> int:
     """Give the memory that `dense_tree` takes beside the vectors and their copy."""
     return 4 * n_points * (n_points + 64)
 
 
 def dense_tree(
-    distances: SquaredDistances,
+    distances: Distances,
     *,
     min_samples: int,
     alpha: float,
@@ -76,7 +91,7 @@ def dense_tree(
 
     Parameters
     ----------
-    distances : SquaredDistances
+    distances : SquaredDistances or ManhattanDistances
     min_samples : int
         At most the number of points.
     alpha : float
@@ -89,13 +104,12 @@ def dense_tree(
     matrix = _matrix(distances, each, lambda share: progress(0.6 * share))
     core = _core_distances(matrix, min_samples, each)
     if alpha != 1:
-        matrix /= np.float32(alpha**2)
-    order, squared = _prim(matrix, core, lambda share: progress(0.7 + 0.3 * share))
-    weight = distances.scale * np.sqrt(squared.astype(np.float64))
-    return SpanningTree(order[:-1], order[1:], weight)
+        matrix /= distances.divisor(alpha)
+    order, weight = _prim(matrix, core, lambda share: progress(0.7 + 0.3 * share))
+    return SpanningTree(order[:-1], order[1:], distances.lengths(weight))
 
 
-def _matrix(distances: SquaredDistances, each: Each, progress: Progress) -> NDArray[np.float32]:
+def _matrix(distances: Distances, each: Each, progress: Progress) -> NDArray[np.float32]:
     n_points = distances.n_points
     matrix = np.empty((n_points, n_points), dtype=np.float32)
     cuts = [slice(at, min(at + TILE, n_points)) for at in range(0, n_points, TILE)]
@@ -131,7 +145,7 @@ def _core_distances(
 def _prim(
     matrix: NDArray[np.float32], core: NDArray[np.float32], progress: Progress
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Give the points in the order they join the tree, and the squared weight each joins with."""
+    """Give the points in the order they join the tree, and the weight each joins with."""
     n_points = len(matrix)
     growing = _Growing(
         order=np.zeros(n_points, dtype=np.int64),
@@ -152,7 +166,7 @@ def _prim(
 class _Growing(NamedTuple):
     """A tree that Prim's algorithm is building.
 
-    Squared distances are held by their bits: those of non-negative float32 are in the order of
+    Values are held by their bits: those of non-negative float32 are in the order of
     their values, and only of integers do vector instructions take the least.
 
     Attributes
@@ -160,7 +174,7 @@ class _Growing(NamedTuple):
     order : array of shape (n_points,), int64
         Points in the order they join.
     weight : array of shape (n_points - 1,), int32
-        Squared weight at which each but the first joins.
+        Weight at which each but the first joins.
     nearest : array of shape (n_points,), int32
         Lightest edge from the tree to each point; infinite for points in the tree.
     outside : array of shape (n_points,), int32

@@ -96,6 +96,15 @@ class SquaredDistances:
             self._repair(block, small, self._indices(rows), self._indices(columns))
         return block
 
+    def divisor(self, alpha: float) -> np.float32:
+        """Give what divides the values where `alpha` divides the distances."""
+        return np.float32(alpha**2)
+
+    def lengths(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Give the distances, in the input's unit, that values of a block stand for."""
+        lengths: NDArray[np.float64] = self.scale * np.sqrt(values.astype(np.float64))
+        return lengths
+
     def pairs(self, left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float64]:
         """Compute the squared distances of pairs of points from their differences, in float64.
 

@@ -25,6 +25,7 @@ from gpu.param_values import (
     seed,
     whole,
 )
+from gpu.params import Metric
 
 UmapMetric = Literal["cosine", "euclidean", "manhattan"]
 
@@ -126,6 +127,13 @@ _KINDS: dict[str, _Kind] = {
 }
 
 STEP_METHODS: tuple[str, ...] = tuple(_KINDS)
+
+
+def metric_after(steps: Sequence[Step], metric: Metric) -> Metric:
+    """Give the metric that vectors of one metric are to be compared by after the steps."""
+    if any(isinstance(step, Pca | Umap) for step in steps):
+        return "euclidean"
+    return "cosine" if steps and metric == "dot" else metric
 
 
 def parse_steps(raw: Sequence[Mapping[str, object]]) -> tuple[Step, ...]:

@@ -1,7 +1,7 @@
 """What describes each group: its centre, its size, and how far its members are from the centre.
 
-Distances are in the vectors' metric: Euclidean, or for cosine and dot the cosine distance
-``1 - cos``, 0 to 2, to the normalized centroid.
+Distances are in the vectors' metric: Euclidean, Manhattan, or for cosine and dot the cosine
+distance ``1 - cos``, 0 to 2, to the normalized centroid.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from gpu.backend import array_module
 from gpu.errors import InvalidParametersError, Violation
-from gpu.groups import Members, group_sums, members_of, squared_distances
+from gpu.groups import Members, group_sums, members_of, own_distances
+from gpu.manhattan_distances import manhattan_sums
 from gpu.parallel import Each, threads_for, worker_threads
 from gpu.params import NOISE
 from gpu.vectors import (
@@ -34,7 +35,8 @@ RADIUS_QUANTILE = 0.95
 """Share of a group's members that its radius reaches."""
 
 EXACT_MEDOID_POINTS = 20_000
-"""Largest group whose medoid is exact; of a larger one it is the member nearest to the mean."""
+"""Largest group whose Euclidean medoid is exact; of a larger one it is the member nearest to the
+mean."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,11 @@ def summarize(
         Usable rows; NumPy or CuPy. Not modified.
     labels : array of shape (n_points,), int32
         0 to n_groups - 1, each of them used; `NOISE` for none. NumPy.
-    metric : {"cosine", "dot", "euclidean"}
+    metric : {"cosine", "dot", "euclidean", "manhattan"}
     centroid : {"mean", "median", "medoid"}
-        The mean of the members, the median of each dimension, or the member with the least
-        summed distance to the others (of more than 20 000 members, the one nearest to the mean).
+        The mean of the members, the median of each dimension (under manhattan the point with
+        the least summed distance to the members), or the member with the least summed distance
+        to the others (under euclidean, of more than 20 000 members the one nearest to the mean).
         For cosine and dot, of the members scaled to length 1, and then scaled to it again.
 
     Returns
@@ -99,18 +102,18 @@ def summarize(
     n_groups = int(labels.max(initial=NOISE)) + 1
     members = members_of(labels, n_groups)
     with worker_threads(threads_for(points)) as each:
-        centroids = _centroids(points, members, centroid, angular, each)
+        centroids = _centroids(points, members, centroid, metric, each)
         if not n_groups:
-            squares = np.full(len(points), np.nan, dtype=np.float32)
+            distances = np.full(len(points), np.nan, dtype=np.float32)
         else:
-            squares = squared_distances(points, centroids, labels, each)
-    distances = np.asarray(squares / 2 if angular else np.sqrt(squares), dtype=np.float32)
+            distances = own_distances(points, centroids, labels, each, metric)
     return Summary(centroids, members.sizes, distances, _radii(distances, members))
 
 
 def _centroids(
-    points: Array, members: Members, centroid: Centroid, angular: bool, each: Each
+    points: Array, members: Members, centroid: Centroid, metric: str, each: Each
 ) -> NDArray[np.float32]:
+    angular = is_angular(metric)
     sums = group_sums(points, members, each)
     means = (sums / np.maximum(members.sizes, 1)[:, None]).astype(np.float32)
     if centroid == "mean":
@@ -122,6 +125,8 @@ def _centroids(
 
     def medoid(group: int) -> Array:
         rows = _rows(members, group)
+        if metric == "manhattan":
+            return on_host(points[rows[int(manhattan_sums(points, rows).argmin())]])
         mean = beside(means[group], points)
         return on_host(points[rows[_medoid(points, rows, mean, angular)]])
 

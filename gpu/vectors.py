@@ -1,8 +1,7 @@
 """Rows of vectors: which are usable, and how a metric maps to Euclidean distance.
 
-Both built methods are Euclidean. Cosine and dot go through unit rows, for which
-``|a - b|**2 / 2`` is the cosine distance; so everything downstream knows two kinds of metric,
-angular and Euclidean.
+Cosine and dot go through unit rows, for which ``|a - b|**2 / 2`` is the cosine distance; so
+everything downstream knows three kinds of metric: angular, Euclidean and Manhattan.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import numpy as np
 
 from gpu.backend import array_module
 from gpu.errors import InvalidParametersError, InvalidVectorsError, Violation
+from gpu.params import METRICS
 
 Array = Any
 """A NumPy array (host) or a CuPy array (device); type checkers know only the first."""
@@ -53,13 +53,12 @@ def is_angular(metric: str) -> bool:
     Raises
     ------
     InvalidParametersError
-        For a metric that no built method has.
+        For a metric that there is not.
     """
-    if metric not in ("cosine", "dot", "euclidean"):
-        raise InvalidParametersError(
-            [Violation("metric", repr(metric), "must be cosine, dot or euclidean")]
-        )
-    return metric != "euclidean"
+    if metric not in METRICS:
+        allowed = f"must be one of {', '.join(METRICS)}"
+        raise InvalidParametersError([Violation("metric", repr(metric), allowed)])
+    return metric in ("cosine", "dot")
 
 
 def require_matrix(vectors: Array) -> None:
@@ -172,6 +171,11 @@ def squared_lengths(rows: Array) -> Array:
         return np.einsum("ij,ij->i", rows, rows)
     # CuPy's einsum would make this a batch of one-row matrix products.
     return (rows * rows).sum(axis=1)
+
+
+def absolute_sums(rows: Array) -> Array:
+    """Sum the absolute values of each row, on the rows' device and in their type."""
+    return array_module(rows).abs(rows).sum(axis=1)
 
 
 def on_host(array: Array) -> Array:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
-from gpu.params import METHODS, Metric, supports_metric
+from gpu.params import METHODS, Metric, metric_violations, parse_params, supports_metric
+from gpu.steps import metric_after, parse_steps
 from server.errors import InvalidRequestError, Violation
 from server.jobs.definition import ClusterDefinition
 from server.qdrant.errors import CollectionNotFoundError, VectorNotFoundError
@@ -34,6 +35,25 @@ METRIC_OF_DISTANCE: dict[str, Metric] = {
     "Dot": "dot",
     "Manhattan": "manhattan",
 }
+
+ANGULAR = frozenset({"Cosine", "Dot"})
+"""Distances between directions."""
+
+
+def joined_distance(distances: Sequence[str], *, normalize: bool) -> str:
+    """Give the distance, in Qdrant's word, of several features laid side by side.
+
+    Parameters
+    ----------
+    distances : sequence of str
+        Theirs, in Qdrant's words.
+    normalize : bool
+        Whether each is scaled to length 1 first. Rows of unit blocks all have one length, so
+        their angles order as their distances do.
+    """
+    if normalize and ANGULAR.issuperset(distances):
+        return "Cosine"
+    return "Manhattan" if set(distances) == {"Manhattan"} else "Euclid"
 
 
 @dataclass(frozen=True)
@@ -115,7 +135,7 @@ async def plan_sources(
     ------
     InvalidRequestError
         Unknown collections or vectors, sizes or distances that differ, a distance that the
-        method lacks; one violation for each.
+        method lacks, alone or with its parameters; one violation for each.
     QdrantUnavailableError
         If Qdrant does not answer.
     """
@@ -249,18 +269,32 @@ class _Planner:
                         f"{source.collection_id} holds several vectors for each document; "
                         "name one that holds one",
                     )
-            self._check_metric(spec)
             features.append(Feature(name, spec.size, spec.distance, words[position]))
+        if features:
+            self._check_distances([feature.distance for feature in features])
         return tuple(features)
 
-    def _check_metric(self, spec: VectorSpec) -> None:
+    def _check_distances(self, distances: list[str]) -> None:
+        """Refuse a method that cannot compare what the features and the steps leave it."""
+        config = self._definition.vector
+        if len(distances) > 1 and config.multi_feature_strategy != "independent":
+            distances = [joined_distance(distances, normalize=config.normalize_features)]
+        steps = parse_steps(config.preprocessing_steps)
+        for distance in dict.fromkeys(distances):
+            before = METRIC_OF_DISTANCE[distance]
+            after = metric_after(steps, before)
+            words = f"{distance} distance"
+            if after != before and {after, before} != {"cosine", "dot"}:
+                words = "Euclid distance, which the preprocessing steps end in"
+            self._check_metric(after, words)
+
+    def _check_metric(self, metric: Metric, words: str) -> None:
         method = self._definition.vector.clustering_method
-        metric = METRIC_OF_DISTANCE[spec.distance]
-        if metric == "manhattan":
-            told = "Manhattan distance is not supported yet; Cosine, Euclid and Dot vectors are"
-        elif not supports_metric(method, metric):
+        if not supports_metric(method, metric):
             able = ", ".join(each for each in METHODS if supports_metric(each, metric))
-            told = f"{method} cannot cluster by {spec.distance} distance; these can: {able}"
-        else:
+            told = f"{method} cannot cluster by {words}; these can: {able}"
+            self._refuse("vector_config.clustering_method", told)
             return
-        self._refuse("vector_config.clustering_method", told)
+        params = parse_params(method, self._definition.vector.algorithm_params).params
+        for fault in metric_violations(method, params, metric):
+            self._refuse(f"vector_config.algorithm_params.{fault.path}", fault.allowed)

@@ -45,6 +45,24 @@ def test_figures_agree_with_sklearn(metric, n_groups, offset):
     )
 
 
+@pytest.mark.parametrize("offset", [0.0, 500.0])
+def test_manhattan_has_the_silhouette_alone(offset):
+    from sklearn import metrics
+
+    points, labels = data()
+    points += np.float32(offset)
+
+    found = quality(points, labels, metric="manhattan")
+
+    kept, own = points[labels != NOISE], labels[labels != NOISE]
+    assert found["silhouette"] == pytest.approx(
+        metrics.silhouette_score(kept, own, metric="manhattan"), abs=1e-5
+    )
+    assert found["davies_bouldin"] is None
+    assert found["calinski_harabasz"] is None
+    assert found["noise_ratio"] > 0
+
+
 def test_silhouette_of_a_large_input_is_that_of_a_seeded_sample():
     from sklearn import metrics
 

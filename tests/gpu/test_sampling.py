@@ -48,6 +48,14 @@ def test_every_row_goes_to_its_nearest_centre(offset):
     assert (labels == squares.argmin(axis=1)).mean() > 0.995
 
 
+def test_the_nearest_by_manhattan_distance_is_another_than_by_euclidean():
+    centres = np.array([[3, 0], [2, 2]], dtype=np.float32)
+    points = np.zeros((1, 2), dtype=np.float32)
+
+    assert assign_rest(points, centres, None, "manhattan").tolist() == [0]
+    assert assign_rest(points, centres, None, "euclidean").tolist() == [1]
+
+
 def test_cosine_looks_at_directions():
     centres = np.array([[1, 0], [0, 1]], dtype=np.float32)
     points = np.array([[100, 1], [0.001, 0.5]], dtype=np.float32)
@@ -55,7 +63,10 @@ def test_cosine_looks_at_directions():
     assert assign_rest(points, centres, None, "cosine").tolist() == [0, 1]
 
 
-@pytest.mark.parametrize(("metric", "radii"), [("euclidean", [0.5, 2.0]), ("cosine", [0.005, 0.9])])
+@pytest.mark.parametrize(
+    ("metric", "radii"),
+    [("euclidean", [0.5, 2.0]), ("cosine", [0.005, 0.9]), ("manhattan", [0.5, 1.6])],
+)
 def test_rows_beyond_the_radius_of_their_nearest_group_stay_noise(metric, radii):
     centres = np.array([[10, 0], [0, 10]], dtype=np.float32)
     points = np.array([[10, 0.4], [10, 1.5], [1.5, 10]], dtype=np.float32)

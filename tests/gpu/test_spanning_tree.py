@@ -12,6 +12,7 @@ from sklearn.cluster import HDBSCAN
 from sklearn.cluster._hdbscan._linkage import mst_from_mutual_reachability
 
 from gpu.boruvka import boruvka_tree
+from gpu.manhattan_distances import ManhattanDistances
 from gpu.parallel import worker_threads
 from gpu.spanning_tree import dense_tree
 from gpu.squared_distances import SquaredDistances
@@ -22,7 +23,7 @@ BUILDERS = pytest.mark.parametrize("build", [dense_tree, boruvka_tree])
 def built(build, vectors, *, min_samples=5, alpha=1.0, **more):
     with worker_threads(2) as each:
         return build(
-            SquaredDistances(vectors),
+            SquaredDistances(vectors) if isinstance(vectors, np.ndarray) else vectors,
             min_samples=min_samples,
             alpha=alpha,
             each=each,
@@ -31,9 +32,10 @@ def built(build, vectors, *, min_samples=5, alpha=1.0, **more):
         )
 
 
-def exact_weights(vectors, *, min_samples=5, alpha=1.0):
+def exact_weights(vectors, *, min_samples=5, alpha=1.0, distances=None):
     """Sorted weights of the tree, everything in float64 and from differences."""
-    distances = cdist(vectors.astype(np.float64), vectors.astype(np.float64))
+    if distances is None:
+        distances = cdist(vectors.astype(np.float64), vectors.astype(np.float64))
     core = np.sort(distances, axis=1)[:, min_samples - 1]
     reachability = np.maximum(distances / alpha, np.maximum.outer(core, core))
     return np.sort(mst_from_mutual_reachability(reachability)["distance"])
@@ -103,6 +105,23 @@ def test_alpha_divides_distances_but_not_core_distances(alpha, build):
 
     np.testing.assert_allclose(np.sort(tree.weight), exact_weights(vectors, alpha=alpha), rtol=1e-5)
     np.testing.assert_allclose(np.sort(tree.weight), np.sort(theirs), rtol=1e-5)
+
+
+@BUILDERS
+@pytest.mark.parametrize("alpha", [1.0, 2.0])
+@pytest.mark.parametrize("case", ["clusters", "offset", "huge", "duplicates", "grid"])
+def test_manhattan_weights_are_those_of_sklearn(case, alpha, build):
+    vectors = CASES[case].astype(np.float32)
+    theirs = HDBSCAN(metric="manhattan", alpha=alpha, copy=True).fit(vectors)
+    distances = cdist(vectors, vectors, "cityblock")
+
+    tree = built(build, ManhattanDistances(vectors), alpha=alpha)
+
+    np.testing.assert_allclose(
+        np.sort(tree.weight), np.sort(theirs._single_linkage_tree_["value"]), rtol=1e-5
+    )
+    expected = exact_weights(vectors, alpha=alpha, distances=distances)
+    np.testing.assert_allclose(np.sort(tree.weight), expected, rtol=1e-6)
 
 
 @BUILDERS

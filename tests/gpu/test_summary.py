@@ -18,24 +18,25 @@ def data(n_points=400, n_dims=6, n_groups=5, seed=0):
 
 def distance(points, centre, metric):
     points, centre = points.astype(np.float64), centre.astype(np.float64)
-    if metric == "euclidean":
-        return np.linalg.norm(points - centre, axis=1)
+    if metric != "cosine" and metric != "dot":
+        return np.linalg.norm(points - centre, axis=1, ord=1 if metric == "manhattan" else 2)
     return 1 - points @ centre / np.linalg.norm(points, axis=1) / np.linalg.norm(centre)
 
 
 def centre_by_hand(points, metric, centroid):
     points = points.astype(np.float64)
-    if metric != "euclidean":
+    angular = metric in ("cosine", "dot")
+    if angular:
         points = points / np.linalg.norm(points, axis=1)[:, None]
     if centroid == "medoid":
         totals = [distance(points, point, metric).sum() for point in points]
         return points[int(np.argmin(totals))]
     centre = points.mean(axis=0) if centroid == "mean" else np.median(points, axis=0)
-    return centre / np.linalg.norm(centre) if metric != "euclidean" else centre
+    return centre / np.linalg.norm(centre) if angular else centre
 
 
 @pytest.mark.parametrize("centroid", ["mean", "median", "medoid"])
-@pytest.mark.parametrize("metric", ["euclidean", "cosine", "dot"])
+@pytest.mark.parametrize("metric", ["euclidean", "cosine", "dot", "manhattan"])
 def test_a_summary_agrees_with_one_made_by_hand(metric, centroid):
     points, labels = data()
 
@@ -51,6 +52,18 @@ def test_a_summary_agrees_with_one_made_by_hand(metric, centroid):
         by_hand = distance(points[own], made.centroids[group], metric)
         assert made.distances[own] == pytest.approx(by_hand, abs=1e-5)
         assert made.radii[group] == pytest.approx(np.quantile(by_hand, 0.95), abs=1e-5)
+
+
+def test_the_median_is_nearer_to_its_group_by_manhattan_distance_than_the_mean():
+    points, labels = data()
+
+    mean, median = (
+        summarize(points, labels, metric="manhattan", centroid=c).distances
+        for c in ("mean", "median")
+    )
+
+    for group in range(5):
+        assert median[labels == group].sum() < mean[labels == group].sum()
 
 
 def test_a_medoid_is_a_member_and_has_the_least_summed_distance():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from gpu.errors import InvalidParametersError, InvalidVectorsError
+from gpu.params import METRICS
 from gpu.vectors import is_angular, require_matrix, row_blocks, unit_rows, usable_rows
 
 
@@ -66,8 +67,12 @@ def test_float64_is_refused():
 
 
 def test_a_metric_no_method_has_is_refused():
-    with pytest.raises(InvalidParametersError, match="cosine, dot or euclidean"):
-        is_angular("manhattan")
+    with pytest.raises(InvalidParametersError, match="cosine, euclidean, dot, manhattan"):
+        is_angular("hamming")
+
+
+def test_only_cosine_and_dot_look_at_directions():
+    assert [is_angular(metric) for metric in METRICS] == [True, False, True, False]
 
 
 @pytest.mark.parametrize(("n_points", "row_bytes"), [(0, 8), (1, 8), (10, 2**30), (5_000, 4_096)])

@@ -9,18 +9,17 @@ distances and radii are told anew.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from gpu import metrics, summary
+from gpu import summary
 from gpu.assigning import assign_similar, distances_to
-from gpu.clustering import renumber_by_size
 from gpu.params import NOISE
 from server.jobs.model import RunRecord, RunResult
+from server.jobs.stages.describing import measure
 from server.jobs.stages.grouping import DEFAULT_SEED, Found
 from server.jobs.stages.labeling import Labeled
 from server.jobs.stages.loading import ID_COLUMNS, Documents
@@ -64,7 +63,7 @@ def assign_groups(work: Work, documents: Documents) -> Found:
         stage.message = f"{n_given:,} of {n_new:,} new documents given to groups"
     with work.clock.stage("summarize"):
         partitions = [
-            _described(partition, space)
+            _described(work, partition, space)
             for (partition, _), space in zip(found, spaces.spaces, strict=True)
         ]
     return Found(partitions, spaces, base.result.hierarchy_relationships)
@@ -163,16 +162,14 @@ def _centroids(groups: list[Group]) -> NDArray[np.float32]:
     return np.array([group.centroid for group in groups], dtype=np.float32)
 
 
-def _described(partition: Partition, space: Space) -> Partition:
+def _described(work: Work, partition: Partition, space: Space) -> Partition:
     """Tell the groups' sizes and radii anew, and how good the grouping is now."""
     parents = {group.parent_cluster_id for group in partition.groups}
     groups = [
         _sized(group, rows, partition, space, group.cluster_id in parents)
         for group, rows in zip(partition.groups, partition.members(), strict=True)
     ]
-    gapless: NDArray[np.int32] = renumber_by_size(partition.labels)[0]
-    quality: dict[str, Any] = dict(metrics.quality(space.vectors, gapless, metric=space.metric))
-    return replace(partition, groups=groups, quality=quality)
+    return replace(partition, groups=groups, quality=measure(work, space, partition.labels))
 
 
 def _sized(

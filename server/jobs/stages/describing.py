@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu import summary
+from gpu import metrics, summary
+from gpu.clustering import renumber_by_size
 from gpu.hierarchy import NO_PARENT, Hierarchy
 from gpu.params import NOISE
 from gpu.summary import Summary
@@ -16,6 +18,11 @@ from server.jobs.stages.spaces import Space
 from server.jobs.stages.work import Work
 from server.labeling.naming import fallback_label
 from server.results.groups import Group
+
+NO_MEANS = (
+    "quality metrics davies_bouldin and calinski_harabasz are left out: they are defined on "
+    "means, which are not the centres of groups by Manhattan distance"
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,14 @@ def describe(
         own = depth_of == depth
         distances[own] = level.distances[own]
     return Described([groups[position] for position in range(len(nested.ids))], distances)
+
+
+def measure(work: Work, space: Space, labels: NDArray[np.int32]) -> dict[str, Any]:
+    """Give the quality metrics, in the space's own distance."""
+    if space.metric == "manhattan" and NO_MEANS not in work.warnings:
+        work.warnings.append(NO_MEANS)
+    gapless = renumber_by_size(labels)[0]
+    return dict(metrics.quality(space.vectors, gapless, metric=space.metric))
 
 
 def _summary(work: Work, space: Space, labels: NDArray[np.int32]) -> Summary:

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu import clustering, hierarchy, metrics, preprocess, relations, sampling, summary
+from gpu import clustering, hierarchy, preprocess, relations, sampling, summary
 from gpu.backend import choose_backend
 from gpu.clustering import Clustering, renumber_by_size
 from gpu.hierarchy import Hierarchy
 from gpu.params import NOISE, Params, parse_params
 from gpu.steps import parse_steps
 from server.jobs.spec import StageTeller
-from server.jobs.stages.describing import describe
+from server.jobs.stages.describing import describe, measure
 from server.jobs.stages.loading import Documents
 from server.jobs.stages.spaces import Space, Spaces, make_spaces
 from server.jobs.stages.work import Array, Partition, Work
@@ -161,9 +161,7 @@ def _summarize(work: Work, space: Space, sample: _Sample, fitted: _Fitted) -> Pa
         device=found.device,
         device_reason=found.device_reason,
         effective_params=found.effective_params,
-        quality=dict(
-            metrics.quality(space.vectors, renumber_by_size(labels)[0], metric=space.metric)
-        ),
+        quality=measure(work, space, labels),
         n_dims=int(space.vectors.shape[1]),
         distance=space.distance,
     )

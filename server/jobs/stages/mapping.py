@@ -31,9 +31,10 @@ from server.errors import NotFoundError, PreconditionError
 from server.export.rows import vector_columns
 from server.jobs.definition import VectorConfig
 from server.jobs.model import RunRecord
+from server.jobs.sources import ANGULAR
 from server.jobs.spec import Device
 from server.jobs.stages.loading import ID_COLUMNS, Documents
-from server.jobs.stages.spaces import ANGULAR, Spaces
+from server.jobs.stages.spaces import Spaces
 from server.jobs.stages.work import Array, Work
 from server.results.artifacts import EXPORT, RunFolder
 from server.results.maps import (

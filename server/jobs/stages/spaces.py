@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from gpu import feature_weights, features
-from server.jobs.sources import Feature
+from server.jobs.sources import METRIC_OF_DISTANCE, Feature, joined_distance
 from server.jobs.stages.loading import Documents
 from server.jobs.stages.work import Array, Work
-
-ANGULAR = frozenset({"Cosine", "Dot"})
 
 
 @dataclass(frozen=True)
@@ -84,11 +82,10 @@ def make_spaces(
     joined = features.concatenate(
         documents.blocks, weights, normalize=work.config.normalize_features
     )
-    # Rows of unit blocks all have one length, so their angles order as their distances do.
-    angular = work.config.normalize_features and all(each.distance in ANGULAR for each in planned)
-    space = Space(
-        None, joined, "cosine" if angular else "euclidean", "Cosine" if angular else "Euclid"
+    distance = joined_distance(
+        [each.distance for each in planned], normalize=work.config.normalize_features
     )
+    space = Space(None, joined, METRIC_OF_DISTANCE[distance], distance)
     if known is not None:
         return replace(known, spaces=(space,))
     if learned is None:
