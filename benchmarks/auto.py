@@ -2,10 +2,24 @@
 
     python benchmarks/auto.py --seeds 42 1 2
 
-Adjusted mutual information (AMI) with the column ``section``, which auto never sees: over the
-documents that it groups, and over all when the others are given to their nearest group, by auto's
-own rule and by the nearest centroid. k-means with 30 groups and plain HDBSCAN stand beside it.
-For mixtures the adjusted Rand index (ARI) with the groups they were drawn from.
+Adjusted mutual information (AMI) with the column ``section``, which auto never sees:
+
+- ``ami_grouped``: over the documents that auto gives to groups, whose share is ``grouped``;
+- ``ami_all_own_rule``: over all documents, those that auto leaves out given to their nearest
+  group by auto's own rule (`Clustering.nearest`): a discriminant times the vote of the
+  neighbours, see `gpu.communities`. The figure that auto is held to over all documents;
+- ``ami_all_centroid``: the same, but by the plain nearest centroid. It is lower, and it is the
+  rule of the service wherever it gives documents to groups (``sample_size`` with
+  ``assign_rest``, mode assign). A run of auto itself leaves them as noise.
+
+k-means with 30 groups and plain HDBSCAN stand beside it. For mixtures the adjusted Rand index
+(ARI) with the groups they were drawn from.
+
+How the rule was chosen: by the mean AMI on data with other references (documentation of Python's
+standard library and of installed packages against their modules, handwritten digits, mixtures of
+overlapping groups of unequal sizes and spreads): beside discriminants alone it gains 0.01 to 0.045
+on six of the seven and loses 0.007 on the standard library. The catalogue was looked at beside
+them, so its figures are no blind test.
 """
 
 from __future__ import annotations

@@ -27,11 +27,12 @@ from numpy.typing import NDArray
 
 from gpu.backend import Backend
 from gpu.clustering import Clustering, Progress, clustered, no_progress
-from gpu.communities import FIRM, Communities, Projection, communities, firmness, project
+from gpu.communities import FIRM, Communities, communities, firmness
 from gpu.hdbscan import hdbscan
 from gpu.kmeans import kmeans
 from gpu.metrics import quality
 from gpu.params import NOISE, AutoParams, HdbscanParams, KMeansParams
+from gpu.partitions import Projection, project
 from gpu.sampling import sample_rows
 from gpu.vectors import on_host, require_finite, require_matrix
 
@@ -312,7 +313,8 @@ def _by_communities(
     choice.nearest, choice.strength = _extended(points, sample, found)
     choice.labels = np.where(choice.strength > FIRM, choice.nearest, NOISE)
     choice.reasons.append(
-        f"chosen: communities of neighbour graphs on {found.n_components} principal components, "
+        f"chosen: communities of neighbour graphs on {found.n_components} principal components "
+        "and in the space of their own discriminant, "
         f"agreed over {found.n_partitions} partitions; points that their neighbours do not "
         f"firmly agree on ({(choice.labels == NOISE).mean():.0%}) are left out"
     )
@@ -330,7 +332,10 @@ def _joined(points: Array, sample: Array, labels: Array) -> tuple[Array, NDArray
 
 
 def _extended(points: Array, sample: Array, found: Communities) -> tuple[Array, Array]:
-    """Give every point its nearest group by the discriminant, and how firmly it belongs there."""
+    """Give every point its nearest group, and how firmly it belongs there.
+
+    Points outside the sample have no neighbours that could vote: the discriminant decides.
+    """
     if len(sample) == len(points) or found.rule is None:
         nearest, neighbor = _joined(points, sample, found.labels)
         return nearest, found.strength[neighbor]

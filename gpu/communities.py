@@ -8,47 +8,55 @@ search on one graph gives groups of which a part is accident. So:
 2. in each projection the graphs of nearest neighbours, at two sizes, are cut into communities at
    six resolutions: 36 partitions;
 3. neighbours are joined by the share of partitions that keep them together, and the communities
-   of that graph are the groups. How much a point's neighbours in its group agree is its strength;
-4. firm points train a linear discriminant on the original vectors, which gives every point its
-   nearest group: distances weighted by how the groups differ beat plain ones.
+   of that graph are a first grouping. How much a point's neighbours in its group agree is its
+   strength;
+4. the firm points train a linear discriminant: directions in which groups differ count more than
+   those in which their members do. Steps 2 and 3 are done again in its space, at 12 partitions,
+   where neighbours are of one group more often: these communities are the groups;
+5. a discriminant of them gives every point a likelihood of each group, its neighbours vote, and
+   the product of both decides its nearest group, as in a hidden Markov random field;
+6. strength is measured over the 36 partitions of step 2, which knew no groups: the partitions of
+   the discriminant's space confirm the groups that it was trained on.
 
 References
 ----------
-Blondel, Guillaume, Lambiotte and Lefebvre (2008), doi:10.1088/1742-5468/2008/10/P10008.
-Zelnik-Manor and Perona (2004), NIPS 17 (edge weights by local scale).
 Lancichinetti and Fortunato (2012), doi:10.1038/srep00336 (consensus).
-Ding and Li (2007), doi:10.1145/1273496.1273562 (discriminants from groups).
+Ding and Li (2007), doi:10.1145/1273496.1273562 (groups and their discriminants in turns).
+Ledoit and Wolf (2004), doi:10.1016/S0047-259X(03)00096-4 (shrinkage of covariances).
+Zhang, Brady and Smith (2001), doi:10.1109/42.906424 (hidden Markov random fields).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpu.clustering import Progress
 from gpu.params import NOISE
+from gpu.partitions import (
+    Partitions,
+    louvain,
+    partitions_of,
+    partitions_of_projections,
+    project,
+)
 
 Array = Any
 
 VARIANCE_SHARES = (0.45, 0.55, 0.65)
 """Of the principal components kept, one projection each; the middle one holds the consensus."""
 
-N_NEIGHBORS = (15, 30)
-RESOLUTIONS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
-
 CONSENSUS_RESOLUTION = 0.5
-"""The coarsest of them: what is apart at every resolution is apart here."""
+"""The coarsest of `gpu.partitions.RESOLUTIONS`: what is apart at every resolution is apart here."""
 
 FIRM = 0.5
 """Strength above which a point belongs to its group: more often together than not."""
 
-_DISCRIMINANT_ROUNDS = 2
-_SHRINKAGE = 0.05
-_LOCAL_NEIGHBOR = 7
-"""Whose distance is a point's local scale, after Zelnik-Manor and Perona."""
+_ROUNDS = 2
+"""Times that a discriminant is trained on what the one before it was sure of."""
 
 
 @dataclass(frozen=True)
@@ -75,35 +83,6 @@ class Communities:
     rule: Any
 
 
-@dataclass(frozen=True)
-class Projection:
-    """Rows on their principal components, strongest first.
-
-    Attributes
-    ----------
-    scores : array of shape (n_points, n_components), float32
-    variances : array of shape (n_components,), float64
-    """
-
-    scores: NDArray[np.float32]
-    variances: NDArray[np.float64]
-
-    def n_components(self, share: float) -> int:
-        """Give how many components hold a share of the variance, at least two."""
-        held = np.cumsum(self.variances) / max(float(self.variances.sum()), 1e-300)
-        return min(len(self.variances), max(2, int(np.searchsorted(held, share)) + 1))
-
-
-def project(points: Array) -> Projection:
-    """Rotate rows to their principal components."""
-    centred = points - points.mean(axis=0, dtype=np.float64).astype(np.float32)
-    # Of columns that are far from unit scale the products would leave float32.
-    centred /= max(float(np.abs(centred).max()), 1e-30)
-    variances, axes = np.linalg.eigh((centred.T @ centred).astype(np.float64) / len(points))
-    scores = centred @ axes[:, ::-1].astype(np.float32)
-    return Projection(scores, np.maximum(variances[::-1], 0))
-
-
 def communities(
     points: Array, *, angular: bool, seed: int, tell: Progress, least_size: int
 ) -> Communities:
@@ -124,106 +103,90 @@ def communities(
     """
     projection = project(points)
     n_components = sorted({projection.n_components(share) for share in VARIANCE_SHARES})
-    partitions, joint = _partitions(projection, n_components, angular, seed, tell)
-    labels, strength = _consensus(partitions, joint, seed)
-    sizes = np.bincount(labels)
-    kept = sizes[labels] >= least_size
-    tell(0.8)
-
-    rule = None
-    firm = kept & (strength > FIRM)
-    for _ in range(_DISCRIMINANT_ROUNDS):
-        if len(np.unique(labels[firm])) < 2:
-            break
-        rule = _discriminant(points[firm], labels[firm])
-        shares = rule.predict_proba(points)
-        labels = rule.classes_[shares.argmax(axis=1)]
-        sureness = strength * shares.max(axis=1)
-        firm = sureness > FIRM
-    if rule is None:
-        return Communities(
-            np.where(kept, labels, NOISE), strength, n_components, len(partitions), None
-        )
-    return Communities(labels, sureness, n_components, len(partitions), rule)
+    first = partitions_of_projections(
+        projection, n_components, angular, seed, lambda share: tell(0.7 * share)
+    )
+    labels, strength = _consensus(first, seed)
+    field = _settled(points, labels, strength, least_size)
+    if field is None:
+        kept = np.bincount(labels)[labels] >= least_size
+        labels = np.where(kept, labels, NOISE)
+        return Communities(labels, strength, n_components, len(first.found), None)
+    space = field.rule.transform(points).astype(np.float32)
+    second = partitions_of(space, angular=False, seed=seed)
+    tell(0.9)
+    field = _settled(points, *_consensus(second, seed), least_size, second) or field
+    return Communities(
+        field.labels,
+        _strength(field.labels, first),
+        n_components,
+        len(first.found) + len(second.found),
+        field.rule,
+    )
 
 
 def firmness(scores: Array, *, angular: bool, seed: int) -> float:
     """Give the share of points that stay with their neighbours, in partitions of all `scores`."""
-    projection = Projection(scores, np.ones(scores.shape[1]))
-    partitions, joint = _partitions(projection, [scores.shape[1]], angular, seed, lambda _: None)
-    _, strength = _consensus(partitions, joint, seed)
+    partitions = partitions_of(scores, angular=angular, seed=seed)
+    _, strength = _consensus(partitions, seed)
     return float((strength > FIRM).mean())
 
 
-def _partitions(
-    projection: Projection, n_components: list[int], angular: bool, seed: int, tell: Progress
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Give partitions, one per row, and the neighbours in the middle projection."""
-    found: list[Array] = []
-    n_points = len(projection.scores)
-    joint: Array = None
-    for place, count in enumerate(n_components):
-        neighbors, distances = _neighbors(projection.scores[:, :count], angular)
-        if place == len(n_components) // 2:
-            joint = neighbors
-        for size in sorted({min(size, n_points - 1) for size in N_NEIGHBORS}):
-            graph = _graph(neighbors[:, :size], _weights(neighbors, distances, size))
-            found += [_louvain(graph, resolution, seed + len(found)) for resolution in RESOLUTIONS]
-        tell(0.75 * (place + 1) / len(n_components))
-    return np.array(found), joint
+def _consensus(partitions: Partitions, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    labels = louvain(partitions.graph(), CONSENSUS_RESOLUTION, seed)
+    return labels, _strength(labels, partitions)
 
 
-def _neighbors(scores: Array, angular: bool) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    from sklearn.neighbors import NearestNeighbors
-
-    points = np.ascontiguousarray(scores)
-    if angular:
-        points = points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-12)
-    count = min(max(N_NEIGHBORS), len(points) - 1)
-    model = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(points)
-    distances, neighbors = model.kneighbors()  # Without the points themselves.
-    return neighbors, distances
+def _strength(labels: NDArray[np.int64], partitions: Partitions) -> NDArray[np.float64]:
+    """Tell how much the neighbours of each point agree that it belongs to its group."""
+    own = labels[partitions.neighbors] == labels[:, None]
+    return np.asarray((own * partitions.together).mean(axis=1))
 
 
-def _weights(
-    neighbors: NDArray[np.int64], distances: NDArray[np.float64], size: int
-) -> NDArray[np.float64]:
-    scale = distances[:, min(_LOCAL_NEIGHBOR, distances.shape[1]) - 1]
-    product = np.maximum(scale[:, None] * scale[neighbors[:, :size]], 1e-30)
-    # Never quite zero: a duplicate's neighbour farther off is still its neighbour.
-    return np.maximum(np.exp(-(distances[:, :size] ** 2) / product), 1e-6)
+class _Field(NamedTuple):
+    """Groups by a discriminant, and by the neighbours where they vote."""
+
+    labels: NDArray[np.int64]
+    rule: Any
 
 
-def _graph(neighbors: NDArray[np.int64], weights: NDArray[np.float64]) -> Any:
-    from scipy.sparse import csr_matrix
+def _settled(
+    points: Array,
+    labels: NDArray[np.int64],
+    strength: NDArray[np.float64],
+    least_size: int,
+    voters: Partitions | None = None,
+) -> _Field | None:
+    """Train discriminants in turns with the groups; None where there are fewer than two."""
+    firm = (np.bincount(labels)[labels] >= least_size) & (strength > FIRM)
+    votes = None if voters is None else _averaging(voters.graph())
+    field = None
+    for _ in range(_ROUNDS):
+        # One point alone has no spread to tell.
+        firm &= np.bincount(labels[firm], minlength=labels.max() + 1)[labels] > 1
+        if len(np.unique(labels[firm])) < 2:
+            break
+        rule = _discriminant(points[firm], labels[firm])
+        shares = rule.predict_proba(points)
+        if votes is not None:
+            shares = shares * np.maximum(votes @ shares, 1e-12)
+            shares /= shares.sum(axis=1, keepdims=True)
+        labels = rule.classes_[shares.argmax(axis=1)]
+        firm = strength * shares.max(axis=1) > FIRM
+        field = _Field(labels, rule)
+    return field
 
-    n_points, size = neighbors.shape
-    starts = np.arange(0, n_points * size + 1, size)
-    graph = csr_matrix((weights.ravel(), neighbors.ravel(), starts), shape=(n_points, n_points))
-    return (graph + graph.T).tocsr()
 
+def _averaging(graph: Any) -> Any:
+    """Scale the rows of a graph to sum 1: its product with values averages the neighbours'."""
+    from scipy.sparse import diags_array
 
-def _louvain(graph: Any, resolution: float, seed: int) -> NDArray[np.int64]:
-    # Not Leiden: scikit-network's draws from C's rand(), so no seed would repeat a run.
-    from sknetwork.clustering import Louvain
-
-    model = Louvain(resolution=resolution, shuffle_nodes=True, random_state=seed)
-    return np.asarray(model.fit_predict(graph), dtype=np.int64)
-
-
-def _consensus(
-    partitions: NDArray[np.int64], neighbors: NDArray[np.int64], seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    together = np.zeros(neighbors.shape)
-    for partition in partitions:
-        together += partition[neighbors] == partition[:, None]
-    together /= len(partitions)
-    labels = _louvain(_graph(neighbors, np.maximum(together**2, 1e-6)), CONSENSUS_RESOLUTION, seed)
-    own = labels[neighbors] == labels[:, None]
-    return labels, (own * together).mean(axis=1)
+    return diags_array(1 / np.asarray(graph.sum(axis=1)).ravel()) @ graph
 
 
 def _discriminant(points: Array, labels: Array) -> Any:
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-    return LinearDiscriminantAnalysis(solver="lsqr", shrinkage=_SHRINKAGE).fit(points, labels)
+    # In float64: what noise the shrinkage adds to a flat direction is below float32's digits.
+    model = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto")
+    return model.fit(points.astype(np.float64), labels)

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 from gpu_mixtures import mixture
-from sklearn.metrics import adjusted_rand_score
+from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
 
 from gpu.clustering import fit
 from gpu.errors import InvalidVectorsError
 from gpu.params import NOISE, AutoParams, parse_params
+from gpu.sampling import assign_rest
+from gpu.summary import summarize
 
 
 def run(points, metric="euclidean", seed=42, progress=None):
@@ -127,6 +129,20 @@ def test_the_nearest_group_is_named_for_every_point(communities):
     assert (found.nearest != NOISE).mean() > 0.99
     # The unsure ones are placed far better than by chance.
     assert adjusted_rand_score(which[~grouped], found.nearest[~grouped]) > 0.2
+
+
+def test_the_nearest_group_is_truer_than_the_nearest_centroid():
+    # Members differ most in directions in which groups do not differ at all.
+    points, which = overlapping()
+    points[:, 12:18] *= 4
+
+    found = run(points)
+
+    left = found.labels == NOISE
+    centroids = summarize(points, found.labels, metric="euclidean").centroids
+    by_centroid = assign_rest(points[left], centroids, None, "euclidean")
+    own = adjusted_mutual_info_score(which[left], found.nearest[left])
+    assert own > adjusted_mutual_info_score(which[left], by_centroid) + 0.05
 
 
 def test_points_beyond_the_sample_join_the_groups_of_the_sample(communities, monkeypatch):

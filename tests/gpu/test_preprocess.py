@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from gpu.backend import Backend
 from gpu.errors import InvalidVectorsError, TooFewPointsError
+from gpu.params import METRICS
 from gpu.preprocess import apply_steps
-from gpu.steps import Normalize, Pca, Umap, Whitening
+from gpu.steps import Normalize, Pca, Umap, Whitening, metric_after
 from gpu.vectors import unit_rows
 
 CPU = Backend("cpu", "a test")
@@ -233,3 +234,12 @@ def test_umap_keeps_groups_apart_and_repeats_itself():
     distances = apart(first.vectors)
     np.fill_diagonal(distances, np.inf)
     assert (which[distances.argmin(axis=1)] == which).all()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(
+    "steps",
+    [(), (Normalize(),), (Whitening(),), (Pca(2),), (Pca(2), Normalize()), (Normalize(), Pca(2))],
+)
+def test_the_metric_after_the_steps_is_known_before_them(metric, steps):
+    assert run(cloud(), *steps, metric=metric).metric == metric_after(steps, metric)

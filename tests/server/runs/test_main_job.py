@@ -251,24 +251,6 @@ async def test_more_documents_than_memory_allows_are_refused_before_the_export(
     assert {event.stage for event in events} == {None}
 
 
-async def test_a_distance_that_the_method_lacks_is_refused(
-    app: App, caller: Caller, qdrant: AsyncQdrantClient
-) -> None:
-    for distance, method, says in (
-        (models.Distance.MANHATTAN, "kmeans", "Manhattan distance is not supported yet"),
-        (models.Distance.EUCLID, "evoc", "evoc cannot cluster by Euclid distance; these can: hdb"),
-    ):
-        name = f"by-{distance.value}"
-        await qdrant.create_collection(
-            name, vectors_config=models.VectorParams(size=4, distance=distance)
-        )
-        with pytest.raises(InvalidRequestError, match=says):
-            await app.clusters.create(
-                caller,
-                definition(collection_ids=[name], vector_config={"clustering_method": method}),
-            )
-
-
 async def test_a_canceled_run_leaves_nothing_half_written(
     app: App, caller: Caller, qdrant: AsyncQdrantClient
 ) -> None:
