@@ -191,10 +191,9 @@ def bench(arguments: argparse.Namespace) -> Iterator[Row]:
     groups, members = membership(arguments.documents)
     rows = members.to_pylist()
     with replaying(Size(arguments.documents, 8)) as address:
-        client = connect(address)
-        job = Job(client, "plain", groups, members, rows)
+        job = Job(connect(address), "plain", groups, members, rows)
         yield from measure("replay", job, arguments.repeats)
-        client.close()
+        job.client.close()
     with (
         tempfile.TemporaryDirectory(prefix="shoal-bench-") as folder,
         start_embedded(Path(folder)) as embedded,
