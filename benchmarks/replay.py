@@ -21,7 +21,7 @@ import struct
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing.connection import Connection
@@ -68,9 +68,12 @@ def vectors(n_rows: int, n_dims: int) -> np.ndarray:
     Returns
     -------
     array of shape (min(n_rows, 65 536), n_dims), float32
+        Rows of length 1, as Qdrant keeps them under Cosine.
     """
     rng = np.random.default_rng(42)
-    return rng.standard_normal((min(n_rows, DISTINCT_VECTORS), n_dims), dtype=np.float32)
+    rows = rng.standard_normal((min(n_rows, DISTINCT_VECTORS), n_dims), dtype=np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows
 
 
 def varint(value: int) -> bytes:
@@ -173,7 +176,8 @@ def _serve(size: Size, ready: Connection) -> None:
         )
     ready.send(server.add_insecure_port("127.0.0.1:0"))
     server.start()
-    ready.recv()  # Until the other side says stop, or is gone.
+    with suppress(EOFError):  # The other side is gone.
+        ready.recv()
     server.stop(None)
 
 
