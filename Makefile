@@ -107,8 +107,9 @@ gpu-bench: $(READY) ## Measure on the GPU, beside bare cuML; ends with a reason 
 	$(BIN)/python benchmarks/device.py
 
 image: ## Build the images for CPU, GPU and gateway (needs a Docker engine)
-	for target in cpu gpu gateway; do \
-		docker build -f docker/Dockerfile --target $$target -t $(IMAGE):$$target . || exit 1; done
+	docker build -f docker/Dockerfile --target cpu -t $(IMAGE):cpu .
+	docker build -f docker/Dockerfile --target gpu -t $(IMAGE):gpu .
+	docker build -f docker/Dockerfile --target gateway -t $(IMAGE)-gateway:envoy .
 
 clean: ## Remove what the targets above made
 	rm -rf $(VENV) .tools .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -106,7 +106,7 @@ def test_kustomize_builds_what_kubernetes_takes(folder: str) -> None:
         if one["kind"] == "Deployment"
         for container in one["spec"]["template"]["spec"]["containers"]
     }
-    assert images == {"shoal:cpu" if folder == "base" else "shoal:gpu", "shoal:gateway"}
+    assert images == {"shoal:cpu" if folder == "base" else "shoal:gpu", "shoal-gateway:envoy"}
 
 
 @pytest.mark.parametrize("knows", ["nothing", "a finished run"])
