@@ -135,12 +135,15 @@ def test_changelog_is_about_this_version() -> None:
     assert newest[1] == version
 
 
-def test_readme_names_every_setting_and_every_target() -> None:
+def test_docs_name_every_setting_and_the_readme_every_target() -> None:
     from server.config import ClientSettings, Settings
 
-    readme = (ROOT / "README.md").read_text()
+    readme, table = ((ROOT / name).read_text() for name in ("README.md", "docs/settings.md"))
     fields = [*Settings.model_fields, *ClientSettings.model_fields]
-    unnamed = [name for name in fields if f"SHOAL_{name.upper()}" not in readme]
+    unnamed = [name for name in fields if f"`SHOAL_{name.upper()}`" not in table]
+    unnamed += [
+        name for name in re.findall(r"`(SHOAL_(?!TEST_|BENCH_)\w+)`", readme) if name not in table
+    ]
     targets = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.M)
     unnamed += [target for target in targets if f"make {target}" not in readme]
     assert unnamed == []
