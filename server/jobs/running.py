@@ -5,31 +5,31 @@
 Before the commit the run may be canceled, fail, or be handed back, and what it staged is
 discarded. After it the run only goes forward: whoever claims it next publishes again, which
 is harmless. Every write to the record shows the lease's number, so a server that lost the
-run changes nothing. A store or a Qdrant that is away is waited for.
+run changes nothing. A store or a Qdrant that is away is waited for. `held.py` keeps the record and
+the lease, `reports.py` the events.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import functools
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 from uuid import uuid4
 
 from gpu.errors import ClusteringError, HostMemoryError
 from server import logs, tracing
 from server.errors import ClusterNotFoundError, RunFailure, ShoalError, UnavailableError
-from server.jobs import ledger, moves, pipeline
+from server.jobs import moves, pipeline
 from server.jobs.engine import Engine, StoppedError, WorkerDiedError
 from server.jobs.events import EventLog, final_event
+from server.jobs.held import HeldRun, StopReason, seconds
 from server.jobs.ledger import utc_now
-from server.jobs.model import ClusterRecord, EventRecord, RunError, RunRecord
+from server.jobs.model import ClusterRecord, RunError, RunRecord
 from server.jobs.moves import LeaseLostError
+from server.jobs.reports import Reports
 from server.jobs.spec import Prepared, Progress, RunSpec
 from server.metrics import Metrics, RunMeter
 from server.stores.base import JobStore
@@ -37,17 +37,8 @@ from server.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 2.0
-"""Seconds between looks at the record: a cancel may come by another server, and ends in 5 s."""
-
-STORE_PAUSE_S = 1.0
-"""Seconds between tries to write to a job store that is away."""
-
 OUTAGE_PAUSE_S = (1.0, 30.0)
 """Seconds, first and longest, before work that found Qdrant away is tried again."""
-
-Answer = TypeVar("Answer")
-StopReason = Literal["canceled", "handed back", "lease lost", "deleted"]
 
 INTERNAL_MESSAGE = "something unexpected went wrong; the server's log has it under error id {}"
 
@@ -79,41 +70,36 @@ class RunningRun:
     """A run this server holds the lease of."""
 
     def __init__(self, workplace: Workplace, cluster: ClusterRecord) -> None:
-        run = cluster.newest_run
-        if run is None or run.lease is None:
-            raise LeaseLostError(f"cluster {cluster.cluster_id} has no claimed run")
         self._at = workplace
-        self._cluster = cluster
-        self._lease_number = run.lease.number
-        self.run_id = run.run_id
-        self._reports: asyncio.Queue[Progress | None] = asyncio.Queue()
-        self._meter = RunMeter(workplace.metrics)
+        self._held = held = HeldRun(
+            workplace.store,
+            cluster,
+            workplace.lease_s,
+            on_stop=self._stop_work,
+            on_return=self._tell_of_absence,
+        )
+        self.run_id = held.run_id
+        self._reports = Reports(held, workplace.events, RunMeter(workplace.metrics))
         self._spec: RunSpec | None = None
-        self._stop_reason: StopReason | None = None
-        self._stop_asked = asyncio.Event()
-        self._store_away_since: float | None = None
         self._stopping: set[asyncio.Task[None]] = set()
 
     @property
     def _run(self) -> RunRecord:
-        run = self._cluster.run(self.run_id)
-        if run is None:
-            raise LeaseLostError(f"run {self.run_id} is gone")
-        return run
+        return self._held.run
 
     def interrupt(self) -> None:
         """Stop the work because the run was canceled."""
-        self._stop("canceled")
+        self._held.stop("canceled")
 
     def hand_back(self) -> None:
         """Stop the work and leave the run to the next server."""
-        self._stop("handed back")
+        self._held.stop("handed back")
 
     async def bring_to_end(self) -> None:
         """Do the work, whatever happens, up to a final state or the loss of the lease."""
-        logs.bind(run_id=self.run_id, cluster_id=self._cluster.cluster_id)
-        heartbeat = asyncio.create_task(self._keep_lease())
-        writer = asyncio.create_task(self._write_reports())
+        logs.bind(run_id=self.run_id, cluster_id=self._held.cluster.cluster_id)
+        heartbeat = asyncio.create_task(self._held.keep())
+        writer = asyncio.create_task(self._reports.write())
         try:
             with self._span():
                 await self._work()
@@ -121,10 +107,10 @@ class RunningRun:
             await self._after_stop()
         except LeaseLostError as error:
             self._at.metrics.lease_losses.inc()
-            self._stop_reason = "lease lost"  # What is still to be told is another's to tell.
+            self._held.stop_reason = "lease lost"  # What is still to be told is another's to tell.
             log.warning("run %s: %s", self.run_id, error)
         except ClusterNotFoundError as error:
-            self._stop_reason = "deleted"
+            self._held.stop_reason = "deleted"
             log.warning("run %s: %s", self.run_id, error)
             await self._discard()
         except WorkerDiedError as error:
@@ -139,7 +125,7 @@ class RunningRun:
             await self._fail_unexpectedly(error)
         finally:
             heartbeat.cancel()
-            self._reports.put_nowait(None)
+            self._reports.close()
             await writer
             self._at.events.ring(self.run_id)
 
@@ -150,15 +136,15 @@ class RunningRun:
             parent=self._run.traceparent,
             attributes={
                 "shoal.run_id": self.run_id,
-                "shoal.cluster_id": self._cluster.cluster_id,
-                "shoal.namespace_id": self._cluster.namespace_id,
+                "shoal.cluster_id": self._held.cluster.cluster_id,
+                "shoal.namespace_id": self._held.cluster.namespace_id,
                 "shoal.attempt": self._run.attempts,
             },
         )
 
     async def _work(self) -> None:
         self._tell_if_taken_up()
-        self._spec = spec = await self._outlast(self._make_spec)
+        self._spec = spec = await self._held.outlast(self._make_spec)
         if self._run.committed_at is None:
             if self._run.attempts > moves.MAX_ATTEMPTS:
                 raise GivenUpError(
@@ -166,115 +152,86 @@ class RunningRun:
                     "worker died; a smaller sample_size needs less memory"
                 )
             if self._run.cancel_requested:
-                self._stop_reason = "canceled"
+                self._held.stop_reason = "canceled"
                 raise StoppedError("canceled before it began")
             prepared: Prepared = await self._bear_outages(pipeline.prepare, spec)
-            await self._change(lambda cluster: self._commit(cluster, prepared))
-            spec = await self._outlast(self._make_spec)
+            await self._held.change(lambda cluster: self._commit(cluster, prepared))
+            spec = await self._held.outlast(self._make_spec)
         more_warnings = await self._bear_outages(pipeline.publish, spec)
         await self._finish("completed", extra_warnings=more_warnings)
 
     async def _make_spec(self) -> RunSpec:
-        return await self._at.make_spec(self._cluster, self._run)
+        return await self._at.make_spec(self._held.cluster, self._run)
 
     def _tell_if_taken_up(self) -> None:
         """Say that somebody else, or an earlier attempt, began this run."""
-        if self._lease_number == 1:
+        if self._held.lease_number == 1:
             return
         message = f"the run is taken up again: attempt {self._run.attempts} of {moves.MAX_ATTEMPTS}"
         if self._run.committed_at is not None:
             message = "the run is taken up again: its results are whole and are published now"
-        self._reports.put_nowait(Progress(stage=self._run.stage, message=message))
+        self._reports.say(message)
 
     async def _bear_outages(self, function: Any, spec: RunSpec) -> Any:
         """Do work again, from its last finished stage, while Qdrant is away for some time."""
         away_since: float | None = None
         pause_s, longest_pause_s = OUTAGE_PAUSE_S
         while True:
-            began_at = _seconds()
+            began_at = seconds()
             try:
                 return await self._in_worker(function, spec)
             except UnavailableError as error:
-                now = _seconds()
+                now = seconds()
                 if away_since is None or now - began_at > self._at.outage_s:
                     away_since = now  # It worked for long: this is another outage.
                 if now - away_since >= self._at.outage_s:
                     raise
                 message = f"{error.message}; the run waits for it and then goes on"
-                self._reports.put_nowait(Progress(stage=self._run.stage, message=message))
-            await self._pause(pause_s)
+                self._reports.say(message)
+            await self._held.pause(pause_s)
             pause_s = min(2 * pause_s, longest_pause_s)
 
-    async def _outlast(self, attempt: Callable[[], Awaitable[Answer]]) -> Answer:
-        """Repeat what the job store does not take, until it does or the run is stopped."""
-        while True:
-            try:
-                answer = await attempt()
-            except UnavailableError as error:
-                self._store_away_since = self._store_away_since or _seconds()
-                if self._stop_reason is not None:
-                    raise
-                log.warning("run %s waits for the job store: %s", self.run_id, error)
-            else:
-                self._tell_of_outage()
-                return answer
-            await self._pause(STORE_PAUSE_S)
-
-    def _tell_of_outage(self) -> None:
-        """Say once that the job store was away: nothing could be told meanwhile."""
-        if self._store_away_since is None:
-            return
-        away_s = _seconds() - self._store_away_since
-        self._store_away_since = None
-        message = f"the job store was away for {away_s:.0f} s; the run went on meanwhile"
-        self._reports.put_nowait(Progress(stage=self._run.stage, message=message))
-
-    async def _pause(self, seconds: float) -> None:
-        """Wait, but not for a run that is to stop."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stop_asked.wait(), seconds)
+    def _tell_of_absence(self, away_s: float) -> None:
+        self._reports.say(f"the job store was away for {away_s:.0f} s; the run went on meanwhile")
 
     def _commit(self, cluster: ClusterRecord, prepared: Prepared) -> ClusterRecord:
         run = cluster.run(self.run_id)
         if run is not None and run.cancel_requested:
-            self._stop_reason = self._stop_reason or "canceled"
+            self._held.stop_reason = self._held.stop_reason or "canceled"
             raise StoppedError("canceled before its commit")
         return moves.commit(
-            cluster, self.run_id, self._lease_number,
+            cluster, self.run_id, self._held.lease_number,
             prepared.result, prepared.warnings, utc_now(),
         )  # fmt: skip
 
     async def _in_worker(self, function: Any, spec: RunSpec) -> Any:
-        if self._stop_reason is not None:
-            raise StoppedError(self._stop_reason)
+        if self._held.stop_reason is not None:
+            raise StoppedError(self._held.stop_reason)
         return await self._at.engine.run(
             self.run_id,
             function,
             spec,
-            lambda message: self._reports.put_nowait(Progress.from_message(message)),
+            lambda message: self._reports.put(Progress.from_message(message)),
         )
 
-    def _stop(self, reason: StopReason) -> None:
-        if self._stop_reason is None:
-            self._stop_reason = reason
-            if reason == "lease lost":
-                self._at.metrics.lease_losses.inc()
-            self._stop_asked.set()
-            task = asyncio.create_task(self._at.engine.stop(self.run_id))
-            self._stopping.add(task)
-            task.add_done_callback(self._stopping.discard)
+    def _stop_work(self, reason: StopReason) -> None:
+        if reason == "lease lost":
+            self._at.metrics.lease_losses.inc()
+        task = asyncio.create_task(self._at.engine.stop(self.run_id))
+        self._stopping.add(task)
+        task.add_done_callback(self._stopping.discard)
 
     async def _after_stop(self) -> None:
         """Clean up behind stopped work, as its reason asks."""
-        if self._stop_reason == "lease lost":
+        if self._held.stop_reason == "lease lost":
             return
-        if self._stop_reason == "deleted":
+        if self._held.stop_reason == "deleted":
             await self._discard()
-        elif self._stop_reason == "canceled":
+        elif self._held.stop_reason == "canceled":
             if self._run.committed_at is None:
                 await self._discard()
             await self._finish("canceled")
-        elif self._stop_reason == "handed back":  # The next server goes on from what is there.
+        elif self._held.stop_reason == "handed back":  # The next server goes on from what is there.
             await self._release("the server is stopping; the run goes on with the next", True)
 
     async def _after_death(self, error: WorkerDiedError) -> None:
@@ -288,7 +245,7 @@ class RunningRun:
 
     async def _after_outage(self, error: UnavailableError) -> None:
         """Fail a run that waited too long, unless it is committed: then it only goes on."""
-        if self._stop_reason is not None:  # The job store is away, and so is the time to wait.
+        if self._held.stop_reason is not None:  # The job store is away, and so is the time to wait.
             await self._after_stop()
         elif self._run.committed_at is None:
             message = f"{error.message}; the run waited {self._at.outage_s:g} s for it"
@@ -317,7 +274,7 @@ class RunningRun:
         """
         try:
             # The spec it began with: a rename since then would name another output.
-            spec = self._spec or await self._at.make_spec(self._cluster, self._run)
+            spec = self._spec or await self._at.make_spec(self._held.cluster, self._run)
             await asyncio.to_thread(pipeline.discard, spec)
         except Exception:
             log.warning("run %s: what it staged was not removed", self.run_id, exc_info=True)
@@ -330,11 +287,11 @@ class RunningRun:
         extra_warnings: list[str] | None = None,
     ) -> None:
         # First: a watcher that finds the run ended stores the final event, and drops the rest.
-        await self._reports.join()
+        await self._reports.settle()
         try:
-            await self._change(
+            await self._held.change(
                 lambda cluster: moves.finish(
-                    cluster, self.run_id, self._lease_number, status, utc_now(),
+                    cluster, self.run_id, self._held.lease_number, status, utc_now(),
                     error, extra_warnings,
                 )
             )  # fmt: skip
@@ -343,126 +300,20 @@ class RunningRun:
             return
         self._at.metrics.ended.labels(status).inc()
         log.info("run %s ended: %s", self.run_id, status, extra={"status": status})
-        await self._outlast(lambda: self._at.events.append(final_event(self._run)))
+        await self._held.outlast(lambda: self._at.events.append(final_event(self._run)))
 
     async def _release(self, message: str, blameless: bool) -> None:
         # First: once released, the run may be claimed and tell its own events.
-        self._reports.put_nowait(Progress(stage=self._run.stage, message=message))
-        await self._reports.join()
+        self._reports.say(message)
+        await self._reports.settle()
         try:
-            await self._change(
+            await self._held.change(
                 lambda cluster: moves.release(
-                    cluster, self.run_id, self._lease_number, utc_now(), blameless=blameless
+                    cluster, self.run_id, self._held.lease_number, utc_now(), blameless=blameless
                 )
             )
         except (LeaseLostError, ClusterNotFoundError) as lost:
             log.warning("run %s went elsewhere: %s", self.run_id, lost)
-
-    async def _change(self, move: ledger.Move) -> None:
-        """Write a move to the record, however long the job store is away."""
-        self._adopt(await self._outlast(lambda: self._apply(move)))
-
-    async def _apply(self, move: ledger.Move) -> ClusterRecord:
-        return await ledger.apply(
-            self._at.store, self._cluster.namespace_id, self._cluster.cluster_id, move
-        )
-
-    async def _look(self) -> None:
-        """Read the record; raise `LeaseLostError` if the run is no longer ours."""
-        found = await self._at.store.get_cluster(
-            self._cluster.namespace_id, self._cluster.cluster_id
-        )
-        self._adopt(found)
-        run = self._run
-        if run.is_final or run.lease is None or run.lease.number != self._lease_number:
-            raise LeaseLostError(f"run {self.run_id} is no longer ours")
-
-    def _adopt(self, cluster: ClusterRecord) -> None:
-        # Heartbeats and reports change the record too; an answer may come late.
-        if cluster.revision > self._cluster.revision:
-            self._cluster = cluster
-        run = self._run
-        if run.cancel_requested and run.committed_at is None and not run.is_final:
-            self._stop("canceled")
-
-    async def _keep_lease(self) -> None:
-        """Renew the lease; notice a cancel that came by another server, or the lease's loss."""
-        beat_s = self._at.lease_s / 3
-        renewed_at = _seconds()
-        while True:
-            await asyncio.sleep(min(beat_s, LOOK_S))
-            began_at = _seconds()
-            try:
-                if began_at - renewed_at < beat_s:
-                    await self._look()
-                    continue
-                renewed = await self._apply(
-                    lambda cluster: moves.renew(
-                        cluster, self.run_id, self._lease_number, utc_now(), self._at.lease_s
-                    )
-                )
-                self._adopt(renewed)
-                self._tell_of_outage()
-                renewed_at = began_at
-            except LeaseLostError:
-                self._stop("lease lost")
-                return
-            except ClusterNotFoundError:
-                self._stop("deleted")
-                return
-            except Exception as error:  # Without a heartbeat, two servers would do one run.
-                log.warning("run %s: the lease could not be renewed: %r", self.run_id, error)
-                if isinstance(error, UnavailableError):
-                    self._store_away_since = self._store_away_since or _seconds()
-                late = _seconds() - renewed_at >= self._at.lease_s
-                if late and self._run.committed_at is not None:
-                    # Others may have it by now, and publishing shows no lease to Qdrant. What
-                    # comes before the commit harms nobody, and the commit itself decides.
-                    self._stop("lease lost")
-                    return
-
-    async def _write_reports(self) -> None:
-        """Store what the worker tells, in order; a lost event never ends a run."""
-        while (report := await self._reports.get()) is not None:
-            self._meter.note(report)
-            try:
-                await self._outlast(functools.partial(self._store_report, report))
-            except Exception as error:  # Whoever ends the run waits for this task's work.
-                log.warning("run %s: an event was not stored: %r", self.run_id, error)
-            finally:
-                self._reports.task_done()
-        self._reports.task_done()
-
-    async def _store_report(self, report: Progress) -> None:
-        if self._stop_reason in ("lease lost", "deleted"):
-            return  # The events are another server's to tell, or went with the cluster.
-        # Made first: it checks the report, whose stage then goes into the record.
-        event = EventRecord(
-            run_id=self.run_id,
-            status="processing",
-            stage=report.stage,
-            stage_progress=report.share,
-            processed=report.processed,
-            total=report.total,
-            message=report.message,
-            device=report.device,
-            device_reason=report.device_reason,
-            occurred_at=report.occurred_at or utc_now(),
-            warnings=list(report.warnings),
-        )
-        stage = event.stage
-        if stage is not None and stage != self._run.stage and self._run.committed_at is None:
-            await self._change(
-                lambda cluster: moves.enter_stage(
-                    cluster, self.run_id, self._lease_number, stage, utc_now()
-                )
-            )
-        await self._at.events.append(event)
-
-
-def _seconds() -> float:
-    """Read the clock that nobody sets: a jump of the time of day renews and ends no lease."""
-    return time.monotonic()
 
 
 def _out_of_memory(error: MemoryError) -> RunError:

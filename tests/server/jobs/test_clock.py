@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from job_fixtures import PREPARED, WAIT_S, Bench
 
-from server.jobs import ledger, pipeline, running
+from server.jobs import held, ledger, pipeline, reports, running
 from server.jobs.ledger import utc_now
 from server.stores.sqlite import SqliteStore
 
@@ -31,7 +31,8 @@ def jump(monkeypatch: pytest.MonkeyPatch, by: timedelta) -> None:
     def jumped() -> datetime:
         return ledger.utc_now() + by
 
-    monkeypatch.setattr(running, "utc_now", jumped)
+    for module in (running, held, reports):
+        monkeypatch.setattr(module, "utc_now", jumped)
 
 
 async def until_renewed(bench: Bench) -> None:

@@ -12,7 +12,7 @@ from job_fixtures import NAMESPACE, PREPARED, RESULT, WAIT_S, Bench
 
 from gpu.errors import TooFewPointsError
 from server.errors import NotFoundError
-from server.jobs import moves, pipeline, running
+from server.jobs import held, moves, pipeline, running
 from server.jobs.engine import WorkerDiedError
 from server.jobs.ledger import utc_now
 from server.jobs.model import ClusterRecord, EventRecord
@@ -186,7 +186,7 @@ async def test_a_run_that_waits_for_qdrant_is_canceled_at_once(
 async def test_a_store_that_is_away_for_longer_than_the_lease_costs_nothing(
     bench: Bench, pending: ClusterRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running, "STORE_PAUSE_S", 0.01)
+    monkeypatch.setattr(held, "STORE_PAUSE_S", 0.01)
     bench.workplace = replace(bench.workplace, lease_s=0.3)
     run = await bench.claimed(pending)
     task = begun(run)
@@ -211,7 +211,7 @@ async def test_a_store_that_is_away_for_longer_than_the_lease_costs_nothing(
 async def test_a_run_that_was_claimed_during_the_outage_is_left_to_its_new_owner(
     bench: Bench, pending: ClusterRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running, "STORE_PAUSE_S", 0.01)
+    monkeypatch.setattr(held, "STORE_PAUSE_S", 0.01)
     task = begun(await bench.claimed(pending))
     prepare = await bench.engine.asked(pipeline.prepare)
     store = bench.store
