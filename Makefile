@@ -86,7 +86,7 @@ proto: $(READY) ## Regenerate stubs, descriptor set, OpenAPI and the containers'
 
 lock: $(READY) ## Resolve pyproject.toml anew into the lock files
 	$(BIN)/uv pip compile --quiet --no-emit-index-url --no-header --generate-hashes --universal \
-		--python-version 3.11 pyproject.toml -o requirements.txt
+		--python-version 3.11 pyproject.toml --extra viz -o requirements.txt
 	$(BIN)/uv pip compile --quiet --no-emit-index-url --no-header --generate-hashes --universal \
 		--python-version 3.11 pyproject.toml --extra dev -c requirements.txt -o requirements-dev.txt
 	$(BIN)/uv pip compile --quiet --no-emit-index-url --no-header --generate-hashes \

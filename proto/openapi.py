@@ -45,6 +45,7 @@ SCALARS: dict[int, Json] = {
     },
     FieldDescriptorProto.TYPE_DOUBLE: {"type": "number", "format": "double"},
     FieldDescriptorProto.TYPE_FLOAT: {"type": "number", "format": "float"},
+    FieldDescriptorProto.TYPE_BYTES: {"type": "string", "format": "byte"},
 }
 WELL_KNOWN: dict[str, Json] = {
     ".google.protobuf.Struct": {"type": "object", "additionalProperties": True},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 from typing import Any
@@ -21,7 +22,16 @@ from server.api.convert.artifacts import exported_to_pb, faults_of_format, forma
 from server.api.convert.enrichment import enriched_to_pb
 from server.api.convert.executions import execution_to_pb
 from server.api.convert.groups import broken_off, group_to_pb, member_to_pb, names_of
-from server.api.convert.maps import faults_of_map, map_to_pb, max_points_of, n_dims_of
+from server.api.convert.maps import (
+    HTML,
+    faults_of_map,
+    is_picture,
+    map_to_pb,
+    max_points_of,
+    n_dims_of,
+    picture_order_of,
+    picture_to_pb,
+)
 from server.api.convert.pages import pagination_to_pb, slice_of
 from server.api.convert.values import json_of, required
 from server.api.limits import MemberWindow, member_window_of, wants_total, window_of
@@ -33,6 +43,8 @@ from server.jobs.findings import Member
 from server.jobs.model import ClusterRecord, RunRecord
 from server.jobs.results import Results
 from server.results.groups import Group
+from server.views.map import map_page
+from server.views.png import map_png
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -44,6 +56,7 @@ class ResultCalls(cluster_service_pb2_grpc.ClusterServiceServicer):
         self._clusters = clusters
         self._findings = results.findings
         self._maps = results.maps
+        self._pictures = results.pictures
         self._removal = results.removal
         self._renames = results.renames
         self._exports = results.exports
@@ -191,6 +204,8 @@ class ResultCalls(cluster_service_pb2_grpc.ClusterServiceServicer):
     ) -> artifact_pb2.GetVisualizationResponse:
         """Give the map of a run, made now where it was never asked for."""
         required(request, "cluster_id", others=faults_of_map(request))
+        if is_picture(request):
+            return await self._picture(request, context)
         shown = await self._maps.show(
             current_caller(),
             request.cluster_id,
@@ -200,6 +215,20 @@ class ResultCalls(cluster_service_pb2_grpc.ClusterServiceServicer):
             within_s=context.time_remaining(),
         )
         return map_to_pb(shown)
+
+    async def _picture(
+        self, request: artifact_pb2.GetVisualizationRequest, context: Context
+    ) -> artifact_pb2.GetVisualizationResponse:
+        shown, data = await self._pictures.data(
+            current_caller(),
+            request.cluster_id,
+            request.run_id or None,
+            picture_order_of(request),
+            within_s=context.time_remaining(),
+        )
+        if request.format == HTML:
+            return picture_to_pb(shown, html=await asyncio.to_thread(map_page, data))
+        return picture_to_pb(shown, png=await asyncio.to_thread(map_png, data))
 
 
 async def _searched(

@@ -42,7 +42,7 @@ class Connection:
         self.target = target
         self._headers = tuple(headers.items())
 
-    def call(self, method: Any, request: Any) -> Any:
+    def call(self, method: Any, request: Any, timeout_s: float = CALL_TIMEOUT_S) -> Any:
         """Make a call and give its answer.
 
         Raises
@@ -51,9 +51,12 @@ class Connection:
             With all that the server said.
         """
         try:
-            return method(request, timeout=CALL_TIMEOUT_S, metadata=self._headers)
+            return method(request, timeout=timeout_s, metadata=self._headers)
         except grpc.RpcError as error:
-            raise self._failure(error) from error
+            failure = self._failure(error)
+            if failure.code is grpc.StatusCode.DEADLINE_EXCEEDED:
+                failure.message = f"{self.target} did not answer within {timeout_s:g} s"
+            raise failure from error
 
     def stream(self, method: Any, request: Any) -> Iterator[Any]:
         """Make a call and give its answers as they come; leaving the loop ends the call."""
@@ -77,8 +80,6 @@ class Connection:
                 "`shoal serve --dev`, or name another with --server HOST:PORT; one that serves "
                 "TLS with https://HOST:PORT, and its authority with --tls-ca"
             )
-        if failure.code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            failure.message = f"{self.target} did not answer within {CALL_TIMEOUT_S:g} s"
         return failure
 
 

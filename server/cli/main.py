@@ -19,6 +19,7 @@ from server.cli import (
     health,
     importing,
     keys,
+    mapping,
     namespaces,
     run,
     serve,
@@ -86,6 +87,7 @@ app.command("list", rich_help_panel=_RUNS)(clusters.list_clusters)
 app.command("get", rich_help_panel=_RUNS)(clusters.get)
 app.command("groups", rich_help_panel=_RUNS)(groups.groups)
 app.command("members", rich_help_panel=_RUNS)(groups.members)
+app.command("map", rich_help_panel=_RUNS)(mapping.draw_map)
 app.command("rename", rich_help_panel=_RUNS)(handover.rename)
 app.command("export", rich_help_panel=_RUNS)(handover.export)
 app.command("enrich", rich_help_panel=_RUNS)(handover.enrich)

@@ -13,8 +13,8 @@ from server.cli.connection import Connection
 from server.cli.console import as_json, printable, say, shortened, stdout, table
 from server.cli.tree import as_tree, indented, keywords_line
 from server.jobs.model import STAGES
+from server.views.documents import TITLE_FIELDS
 
-TITLE_FIELDS = ("title", "name", "package", "text", "label", "subject", "headline", "url")
 N_EXAMPLES = 3
 TITLE_LENGTH = 40
 NOISE_ID = "cl_noise"

@@ -86,7 +86,7 @@ class Findings:
                 folder.read_members, group_id, offset=offset + given, limit=wanted
             )
             rows = renamed_members(table, run.renamed).to_pylist()
-            payloads = await self._payloads(caller, rows) if with_payload else {}
+            payloads = await self.payloads(caller, rows) if with_payload else {}
             for position, row in enumerate(rows):
                 key = (row["source_collection_id"], row["source_document_id"])
                 yield Member(offset + given + position + 1, row, payloads.get(key))
@@ -94,10 +94,10 @@ class Findings:
             if len(rows) < wanted:
                 return
 
-    async def _payloads(
-        self, caller: Caller, rows: list[dict[str, Any]]
+    async def payloads(
+        self, caller: Caller, rows: list[dict[str, Any]], fields: list[str] | None = None
     ) -> dict[tuple[str, str], dict[str, Any]]:
-        """Fetch the documents' payloads; a document that is gone has none."""
+        """Fetch the documents' payloads, or some of their fields; one that is gone has none."""
         ids_by_collection: dict[str, list[int | str]] = {}
         for row in rows:
             text = row["source_document_id"]
@@ -108,7 +108,9 @@ class Findings:
             try:
                 with qdrant_errors(collection_id):
                     points = await self._qdrant.retrieve(
-                        caller.qdrant_name(collection_id), ids, with_payload=True
+                        caller.qdrant_name(collection_id),
+                        ids,
+                        with_payload=True if fields is None else fields,
                     )
             except CollectionNotFoundError:  # Deleted since: its documents have no payload.
                 continue

@@ -13,6 +13,7 @@ from server.jobs.events import EventLog
 from server.jobs.exporting import Exports
 from server.jobs.findings import Findings
 from server.jobs.maps import Maps
+from server.jobs.pictures import Pictures
 from server.jobs.removal import Removal
 from server.jobs.renaming import Renames
 from server.jobs.spec import Device
@@ -26,6 +27,7 @@ class Results:
 
     findings: Findings
     maps: Maps
+    pictures: Pictures
     removal: Removal
     renames: Renames
     exports: Exports
@@ -49,6 +51,7 @@ class Results:
         return cls(
             findings=findings,
             maps=maps,
+            pictures=Pictures(findings, maps),
             removal=Removal(clusters, store, events, qdrant, artifacts_url),
             renames=Renames(findings, store, qdrant),
             exports=Exports(findings),

@@ -156,6 +156,16 @@ def thin(table: pa.Table, max_points: int, seed: int = 42) -> pa.Table:
     return table.take(np.sort(np.concatenate(chosen)))
 
 
+def nearest_rows(table: pa.Table, n_each: int) -> dict[str, NDArray[np.int64]]:
+    """Give the rows of each group's members that are nearest to its centroid, at most so many.
+
+    Those of a group that has only groups below it are not told apart here; it has none.
+    """
+    return {
+        name: np.arange(start, min(stop, start + n_each)) for name, start, stop in _slices(table)
+    }
+
+
 def _quotas(sizes: NDArray[np.int64], total: int) -> NDArray[np.int64]:
     """Share `total` among groups: one each, the others in proportion to what is left."""
     quotas = np.zeros(len(sizes), dtype=np.int64)

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from clusters.v1 import group_pb2 as clusters_dot_v1_dot_group__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63lusters/v1/artifact.proto\x12\x0b\x63lusters.v1\x1a\x17\x63lusters/v1/group.proto\"\xb5\x01\n\x17GetVisualizationRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x13\n\x06run_id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x17\n\nmax_points\x18\x03 \x01(\rH\x01\x88\x01\x01\x12\x16\n\x0e\x63\x65ntroids_only\x18\x04 \x01(\x08\x12\x17\n\ndimensions\x18\x05 \x01(\rH\x02\x88\x01\x01\x42\t\n\x07_run_idB\r\n\x0b_max_pointsB\r\n\x0b_dimensions\"\xc0\x01\n\x18GetVisualizationResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12/\n\x06points\x18\x03 \x03(\x0b\x32\x1f.clusters.v1.VisualizationPoint\x12%\n\tcentroids\x18\x04 \x03(\x0b\x32\x12.clusters.v1.Group\x12\x14\n\x0ctotal_points\x18\x05 \x01(\r\x12\x12\n\ndimensions\x18\x06 \x01(\r\"\x8e\x01\n\x12VisualizationPoint\x12\t\n\x01x\x18\x01 \x01(\x01\x12\t\n\x01y\x18\x02 \x01(\x01\x12\x0e\n\x01z\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\ncluster_id\x18\x04 \x01(\t\x12\x1c\n\x14source_collection_id\x18\x05 \x01(\t\x12\x1a\n\x12source_document_id\x18\x06 \x01(\tB\x04\n\x02_z\"\\\n\x16\x45xportExecutionRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x13\n\x06\x66ormat\x18\x03 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_format\"\x8e\x01\n\x17\x45xportExecutionResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x03 \x01(\t\x12\x15\n\rartifacts_url\x18\x04 \x01(\t\x12(\n\tartifacts\x18\x05 \x03(\x0b\x32\x15.clusters.v1.Artifact\"e\n\x08\x41rtifact\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x01\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12\x11\n\x04rows\x18\x05 \x01(\rH\x00\x88\x01\x01\x42\x07\n\x05_rowsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63lusters/v1/artifact.proto\x12\x0b\x63lusters.v1\x1a\x17\x63lusters/v1/group.proto\"\x95\x02\n\x17GetVisualizationRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x13\n\x06run_id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x17\n\nmax_points\x18\x03 \x01(\rH\x01\x88\x01\x01\x12\x16\n\x0e\x63\x65ntroids_only\x18\x04 \x01(\x08\x12\x17\n\ndimensions\x18\x05 \x01(\rH\x02\x88\x01\x01\x12\x13\n\x06\x66ormat\x18\x06 \x01(\tH\x03\x88\x01\x01\x12\x18\n\x0btitle_field\x18\x07 \x01(\tH\x04\x88\x01\x01\x12\x14\n\x0chover_fields\x18\x08 \x03(\tB\t\n\x07_run_idB\r\n\x0b_max_pointsB\r\n\x0b_dimensionsB\t\n\x07_formatB\x0e\n\x0c_title_field\"\xf6\x01\n\x18GetVisualizationResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12/\n\x06points\x18\x03 \x03(\x0b\x32\x1f.clusters.v1.VisualizationPoint\x12%\n\tcentroids\x18\x04 \x03(\x0b\x32\x12.clusters.v1.Group\x12\x14\n\x0ctotal_points\x18\x05 \x01(\r\x12\x12\n\ndimensions\x18\x06 \x01(\r\x12\x11\n\x04html\x18\x07 \x01(\tH\x00\x88\x01\x01\x12\x10\n\x03png\x18\x08 \x01(\x0cH\x01\x88\x01\x01\x42\x07\n\x05_htmlB\x06\n\x04_png\"\x8e\x01\n\x12VisualizationPoint\x12\t\n\x01x\x18\x01 \x01(\x01\x12\t\n\x01y\x18\x02 \x01(\x01\x12\x0e\n\x01z\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\ncluster_id\x18\x04 \x01(\t\x12\x1c\n\x14source_collection_id\x18\x05 \x01(\t\x12\x1a\n\x12source_document_id\x18\x06 \x01(\tB\x04\n\x02_z\"\\\n\x16\x45xportExecutionRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x13\n\x06\x66ormat\x18\x03 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_format\"\x8e\x01\n\x17\x45xportExecutionResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x03 \x01(\t\x12\x15\n\rartifacts_url\x18\x04 \x01(\t\x12(\n\tartifacts\x18\x05 \x03(\x0b\x32\x15.clusters.v1.Artifact\"e\n\x08\x41rtifact\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x01\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12\x11\n\x04rows\x18\x05 \x01(\rH\x00\x88\x01\x01\x42\x07\n\x05_rowsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,15 +33,15 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'clusters.v1.artifact_pb2', 
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GETVISUALIZATIONREQUEST']._serialized_start=69
-  _globals['_GETVISUALIZATIONREQUEST']._serialized_end=250
-  _globals['_GETVISUALIZATIONRESPONSE']._serialized_start=253
-  _globals['_GETVISUALIZATIONRESPONSE']._serialized_end=445
-  _globals['_VISUALIZATIONPOINT']._serialized_start=448
-  _globals['_VISUALIZATIONPOINT']._serialized_end=590
-  _globals['_EXPORTEXECUTIONREQUEST']._serialized_start=592
-  _globals['_EXPORTEXECUTIONREQUEST']._serialized_end=684
-  _globals['_EXPORTEXECUTIONRESPONSE']._serialized_start=687
-  _globals['_EXPORTEXECUTIONRESPONSE']._serialized_end=829
-  _globals['_ARTIFACT']._serialized_start=831
-  _globals['_ARTIFACT']._serialized_end=932
+  _globals['_GETVISUALIZATIONREQUEST']._serialized_end=346
+  _globals['_GETVISUALIZATIONRESPONSE']._serialized_start=349
+  _globals['_GETVISUALIZATIONRESPONSE']._serialized_end=595
+  _globals['_VISUALIZATIONPOINT']._serialized_start=598
+  _globals['_VISUALIZATIONPOINT']._serialized_end=740
+  _globals['_EXPORTEXECUTIONREQUEST']._serialized_start=742
+  _globals['_EXPORTEXECUTIONREQUEST']._serialized_end=834
+  _globals['_EXPORTEXECUTIONRESPONSE']._serialized_start=837
+  _globals['_EXPORTEXECUTIONRESPONSE']._serialized_end=979
+  _globals['_ARTIFACT']._serialized_start=981
+  _globals['_ARTIFACT']._serialized_end=1082
 # @@protoc_insertion_point(module_scope)

@@ -30,18 +30,35 @@ class GetVisualizationRequest(_message.Message):
     MAX_POINTS_FIELD_NUMBER: _builtins.int
     CENTROIDS_ONLY_FIELD_NUMBER: _builtins.int
     DIMENSIONS_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_FIELD_NUMBER: _builtins.int
+    HOVER_FIELDS_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     """Id or name of the cluster."""
     run_id: _builtins.str
     """The run. Absent: the newest successful one."""
     max_points: _builtins.int
-    """Most points to send, 1 to 100000. When there are more: a sample, always the same, of each
-    group in proportion and at least one. Default: 10000.
+    """Most points to send, 1 to 200000. When there are more: a sample, always the same, of each
+    group in proportion and at least one. Default: 10000; in a picture 200000.
     """
     centroids_only: _builtins.bool
     """Send centroids without points. Default: false."""
     dimensions: _builtins.int
     """Dimensions of the map: 2 or 3. Default: 2."""
+    format: _builtins.str
+    """points; html, a page that works offline; or png, a static picture. Pictures have two
+    dimensions. Default: points.
+    """
+    title_field: _builtins.str
+    """Payload field that stands for a document in a page, as a dot path. Default: title, name or
+    the first text that a document has.
+    """
+    @_builtins.property
+    def hover_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Payload fields that a page shows beside the title, as dot paths, 20 at most. Default: some
+        that are short.
+        """
+
     def __init__(
         self,
         *,
@@ -50,23 +67,34 @@ class GetVisualizationRequest(_message.Message):
         max_points: _builtins.int | None = ...,
         centroids_only: _builtins.bool = ...,
         dimensions: _builtins.int | None = ...,
+        format: _builtins.str | None = ...,
+        title_field: _builtins.str | None = ...,
+        hover_fields: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "_max_points", b"_max_points", "_run_id", b"_run_id", "dimensions", b"dimensions", "max_points", b"max_points", "run_id", b"run_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "_format", b"_format", "_max_points", b"_max_points", "_run_id", b"_run_id", "_title_field", b"_title_field", "dimensions", b"dimensions", "format", b"format", "max_points", b"max_points", "run_id", b"run_id", "title_field", b"title_field"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "_max_points", b"_max_points", "_run_id", b"_run_id", "centroids_only", b"centroids_only", "cluster_id", b"cluster_id", "dimensions", b"dimensions", "max_points", b"max_points", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "_format", b"_format", "_max_points", b"_max_points", "_run_id", b"_run_id", "_title_field", b"_title_field", "centroids_only", b"centroids_only", "cluster_id", b"cluster_id", "dimensions", b"dimensions", "format", b"format", "hover_fields", b"hover_fields", "max_points", b"max_points", "run_id", b"run_id", "title_field", b"title_field"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__dimensions: _TypeAlias = _typing.Literal["dimensions"]  # noqa: Y015
     _WhichOneofArgType__dimensions: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions"]  # noqa: Y015
+    _WhichOneofReturnType__format: _TypeAlias = _typing.Literal["format"]  # noqa: Y015
+    _WhichOneofArgType__format: _TypeAlias = _typing.Literal["_format", b"_format"]  # noqa: Y015
     _WhichOneofReturnType__max_points: _TypeAlias = _typing.Literal["max_points"]  # noqa: Y015
     _WhichOneofArgType__max_points: _TypeAlias = _typing.Literal["_max_points", b"_max_points"]  # noqa: Y015
     _WhichOneofReturnType__run_id: _TypeAlias = _typing.Literal["run_id"]  # noqa: Y015
     _WhichOneofArgType__run_id: _TypeAlias = _typing.Literal["_run_id", b"_run_id"]  # noqa: Y015
+    _WhichOneofReturnType__title_field: _TypeAlias = _typing.Literal["title_field"]  # noqa: Y015
+    _WhichOneofArgType__title_field: _TypeAlias = _typing.Literal["_title_field", b"_title_field"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__dimensions) -> _WhichOneofReturnType__dimensions | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__format) -> _WhichOneofReturnType__format | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_points) -> _WhichOneofReturnType__max_points | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__run_id) -> _WhichOneofReturnType__run_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__title_field) -> _WhichOneofReturnType__title_field | None: ...
 
 Global___GetVisualizationRequest: _TypeAlias = GetVisualizationRequest  # noqa: Y015
 
@@ -82,6 +110,8 @@ class GetVisualizationResponse(_message.Message):
     CENTROIDS_FIELD_NUMBER: _builtins.int
     TOTAL_POINTS_FIELD_NUMBER: _builtins.int
     DIMENSIONS_FIELD_NUMBER: _builtins.int
+    HTML_FIELD_NUMBER: _builtins.int
+    PNG_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     """The cluster's id."""
     run_id: _builtins.str
@@ -90,9 +120,15 @@ class GetVisualizationResponse(_message.Message):
     """Documents on the whole map, sent or not."""
     dimensions: _builtins.int
     """Dimensions of the map: 2 or 3."""
+    html: _builtins.str
+    """The map as one page: some 5 MB and more, for which a client has to allow larger messages
+    than gRPC takes unasked. Only with format html.
+    """
+    png: _builtins.bytes
+    """The map as a PNG picture. Only with format png."""
     @_builtins.property
     def points(self) -> _containers.RepeatedCompositeFieldContainer[Global___VisualizationPoint]:
-        """Documents on the map. Empty with centroids_only."""
+        """Documents on the map. Empty with centroids_only, and in a picture."""
 
     @_builtins.property
     def centroids(self) -> _containers.RepeatedCompositeFieldContainer[_group_pb2.Group]:
@@ -107,12 +143,21 @@ class GetVisualizationResponse(_message.Message):
         centroids: _abc.Iterable[_group_pb2.Group] | None = ...,
         total_points: _builtins.int = ...,
         dimensions: _builtins.int = ...,
+        html: _builtins.str | None = ...,
+        png: _builtins.bytes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_html", b"_html", "_png", b"_png", "html", b"html", "png", b"png"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["centroids", b"centroids", "cluster_id", b"cluster_id", "dimensions", b"dimensions", "points", b"points", "run_id", b"run_id", "total_points", b"total_points"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_html", b"_html", "_png", b"_png", "centroids", b"centroids", "cluster_id", b"cluster_id", "dimensions", b"dimensions", "html", b"html", "png", b"png", "points", b"points", "run_id", b"run_id", "total_points", b"total_points"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__html: _TypeAlias = _typing.Literal["html"]  # noqa: Y015
+    _WhichOneofArgType__html: _TypeAlias = _typing.Literal["_html", b"_html"]  # noqa: Y015
+    _WhichOneofReturnType__png: _TypeAlias = _typing.Literal["png"]  # noqa: Y015
+    _WhichOneofArgType__png: _TypeAlias = _typing.Literal["_png", b"_png"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__html) -> _WhichOneofReturnType__html | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__png) -> _WhichOneofReturnType__png | None: ...
 
 Global___GetVisualizationResponse: _TypeAlias = GetVisualizationResponse  # noqa: Y015
 

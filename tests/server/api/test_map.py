@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -127,11 +129,69 @@ async def test_every_fault_of_the_request_is_told(caller: Caller) -> None:
     assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
     assert failure.violations == {
         "cluster_id": "required",
-        "max_points": "sent 0; allowed: 1 to 100000. For groups alone send centroids_only",
+        "max_points": "sent 0; allowed: 1 to 200000. For groups alone send centroids_only",
         "dimensions": "sent 4; allowed: 2 or 3",
     }
-    failure = await failure_of(ask(caller, max_points=100_001))
+    failure = await failure_of(ask(caller, max_points=200_001))
     assert list(failure.violations) == ["max_points"]
+
+
+async def test_the_map_comes_as_a_page(
+    caller: Caller, finished: cluster_pb2.Cluster, places: NDArray[np.float32]
+) -> None:
+    answer = await ask(caller, format="html", max_points=6)
+
+    assert answer.html.startswith("<!doctype html>")
+    assert finished.last_run_id in answer.html
+    assert len(answer.points) == 0
+    assert [group.label for group in answer.centroids] == ["Red things", "Cluster 1"]
+    data = json.loads(re.search(r'id="data">(.*?)</script>', answer.html)[1])
+    assert (len(data["titles"]), answer.total_points) == (6, 20)
+    assert [group["nearest"][0][1] for group in data["groups"]] == ["9", "15"]
+    assert [len(group["nearest"]) for group in data["groups"]] == [10, 6]
+    assert set(data["titles"]) == {"a", "b"}  # The only text that the documents have.
+    assert data["fields"] == []
+
+
+async def test_a_page_has_the_fields_that_were_asked_for(
+    caller: Caller, places: NDArray[np.float32]
+) -> None:
+    answer = await ask(caller, format="html", hover_fields=["category"])
+
+    data = json.loads(re.search(r'id="data">(.*?)</script>', answer.html)[1])
+    assert data["fields"] == ["category"]
+    assert set(data["values"][0]) == {"a", "b"}
+
+
+async def test_a_field_that_no_document_has_is_refused_with_those_there_are(
+    caller: Caller, places: NDArray[np.float32]
+) -> None:
+    failure = await failure_of(
+        ask(caller, format="html", title_field="titel", hover_fields=["category", "a.b"])
+    )
+
+    assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert failure.violations == {
+        name: f"sent {path!r}; no document of the run has it. There are: category"
+        for name, path in (("title_field", "titel"), ("hover_fields[1]", "a.b"))
+    }
+
+
+async def test_the_map_comes_as_a_picture(caller: Caller, places: NDArray[np.float32]) -> None:
+    answer = await ask(caller, format="png")
+
+    assert answer.png[:8] == b"\x89PNG\r\n\x1a\n"
+    assert answer.html == ""
+
+
+async def test_every_fault_of_a_picture_is_told(caller: Caller) -> None:
+    failure = await failure_of(
+        ask(caller, format="png", dimensions=3, centroids_only=True, title_field="a..b")
+    )
+    assert set(failure.violations) == {"dimensions", "centroids_only", "title_field"}
+    failure = await failure_of(ask(caller, format="svg", hover_fields=["a"] * 21))
+    assert failure.violations["format"] == "sent 'svg'; allowed: points, html, png"
+    assert failure.violations["hover_fields"] == "sent 21; allowed: 20 at most"
 
 
 async def test_a_run_whose_export_was_retired_has_no_map(

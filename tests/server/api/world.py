@@ -124,7 +124,9 @@ class Caller:
     """Stubs on a channel of one caller."""
 
     def __init__(self, port: int, headers: dict[str, str]) -> None:
-        self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+        # A page is larger than the 4 MB that gRPC takes unasked.
+        options = [("grpc.max_receive_message_length", -1)]
+        self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options)
         self.metadata = tuple(headers.items())
         self.clusters = ClusterServiceStub(self.channel)
         self.tasks = TaskServiceStub(self.channel)
