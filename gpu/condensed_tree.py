@@ -14,6 +14,7 @@ A *cluster* here is a node of the condensed tree, whether it is selected or not;
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,9 @@ from gpu.params import NOISE, HdbscanParams
 from gpu.spanning_tree import SpanningTree
 
 ROOT = 0
+
+OUTLINED_CLUSTERS = 300
+"""Most clusters of an outline; more would not be told apart in a picture."""
 
 
 @dataclass(frozen=True)
@@ -56,25 +60,24 @@ class CondensedTree:
 
 
 def select_groups(
-    tree: SpanningTree, params: HdbscanParams
+    condensed: CondensedTree, params: HdbscanParams
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Cut the hierarchy of a spanning tree into groups.
+    """Cut the hierarchy of a condensed tree into groups.
 
     Parameters
     ----------
-    tree : SpanningTree
-        With at least one edge.
+    condensed : CondensedTree
+        Of a spanning tree with at least one edge.
     params : HdbscanParams
         Resolved for the number of points.
 
     Returns
     -------
     labels : array of shape (n_points,), int64
-        Any numbering; `NOISE` for points in no group.
+        The cluster that each point is in; `NOISE` for points in no group.
     strength : array of shape (n_points,), float64
         0 to 1, 0 for noise.
     """
-    condensed = condense(tree, int(params.min_cluster_size))
     if params.cluster_selection_method == "leaf":
         selected = _leaves(condensed)
     else:
@@ -136,6 +139,48 @@ def condense(tree: SpanningTree, min_cluster_size: int) -> CondensedTree:
         point_cluster=point_cluster,
         point_lambda=point_lambda,
     )
+
+
+class Outline(TypedDict):
+    """The largest clusters of a condensed tree, the root first, for a picture.
+
+    parent : position of the parent in these lists; of the root its own
+    birth, death : lambda at which it splits off and at which its last part leaves; None: infinite
+    size : points at birth
+    group : number of the group that it was selected as, or -1
+    n_clusters : clusters of the whole tree
+    """
+
+    parent: list[int]
+    birth: list[float | None]
+    death: list[float | None]
+    size: list[int]
+    group: list[int]
+    n_clusters: int
+
+
+def outline(condensed: CondensedTree, selected: NDArray[np.int64]) -> Outline:
+    """Draw the outline of a tree; `selected` has the cluster that each group was selected as."""
+    # No cluster is larger than its parent, so the largest ones are a tree, too.
+    size = condensed.size.copy()
+    size[ROOT] = len(condensed.point_cluster)
+    kept = np.sort(np.argsort(-size, kind="stable")[:OUTLINED_CLUSTERS])
+    position = np.zeros(len(size), dtype=np.int64)
+    position[kept] = np.arange(len(kept))
+    group = np.full(len(size), NOISE, dtype=np.int64)
+    group[selected] = np.arange(len(selected))
+    return Outline(
+        parent=position[condensed.parent[kept]].tolist(),
+        birth=_finite(condensed.birth[kept]),
+        death=_finite(condensed.death[kept]),
+        size=size[kept].tolist(),
+        group=group[kept].tolist(),
+        n_clusters=len(size),
+    )
+
+
+def _finite(values: NDArray[np.float64]) -> list[float | None]:
+    return [float(f"{value:.6g}") if np.isfinite(value) else None for value in values]
 
 
 def _leaves(condensed: CondensedTree) -> NDArray[np.bool_]:

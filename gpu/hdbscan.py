@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gpu.backend import Backend, device_memory_errors
 from gpu.boruvka import boruvka_tree
 from gpu.clustering import Clustering, Progress, renumber_by_size
-from gpu.condensed_tree import select_groups
+from gpu.condensed_tree import CondensedTree, condense, outline, select_groups
 from gpu.errors import TooFewPointsError, UnsupportedOnDeviceError
 from gpu.manhattan_distances import ManhattanDistances
 from gpu.memory import estimate, free_bytes
@@ -80,7 +80,7 @@ def hdbscan(
     -------
     Clustering
         `strength` is the membership strength, 0 for noise. On the CPU `details` has
-        ``spanning_tree`` ("dense" or "blocks").
+        ``spanning_tree`` ("dense" or "blocks") and ``condensed_tree`` (its outline).
 
     Raises
     ------
@@ -117,6 +117,7 @@ def hdbscan(
 
     tell = progress or _ignore
     details: dict[str, Any] = {}
+    condensed: CondensedTree | None = None
     if n_points < params.min_cluster_size:
         labels, strength = np.full(n_points, NOISE), np.zeros(n_points)
     elif backend.device == "gpu":
@@ -130,8 +131,11 @@ def hdbscan(
             n_threads=n_threads,
             matrix_budget_bytes=matrix_budget_bytes,
         )
-        labels, strength = select_groups(tree, params)
+        condensed = condense(tree, int(params.min_cluster_size))
+        labels, strength = select_groups(condensed, params)
     numbered, order = renumber_by_size(labels)
+    if condensed is not None:
+        details["condensed_tree"] = outline(condensed, order)
     tell(1.0)
     return Clustering(
         labels=numbered,

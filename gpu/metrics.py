@@ -28,6 +28,11 @@ from gpu.vectors import is_angular, on_host, row_blocks, unit_rows
 
 Array = Any
 
+PROFILED_GROUPS = 200
+"""Groups, the first by number, whose silhouettes are told one by one."""
+
+PROFILE_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
 
 class Sizes(TypedDict):
     """Numbers of members of the groups."""
@@ -38,10 +43,24 @@ class Sizes(TypedDict):
     all: list[int]
 
 
+class GroupSilhouette(TypedDict):
+    """How well the members of one group lie in it.
+
+    group : its number
+    n_points : members that were looked at
+    quantiles : their silhouettes at 0, 25, 50, 75 and 100 %, -1 to 1
+    """
+
+    group: int
+    n_points: int
+    quantiles: list[float]
+
+
 class Quality(TypedDict):
     """The figures of a run.
 
     silhouette : -1 to 1, the mean over a sample; higher is better
+    silhouette_profile : the same by group, for the largest of them
     davies_bouldin : 0 upwards; lower is better
     calinski_harabasz : 0 upwards; higher is better
     noise_ratio : share of the points that belong to no group
@@ -52,6 +71,7 @@ class Quality(TypedDict):
     """
 
     silhouette: float | None
+    silhouette_profile: list[GroupSilhouette]
     davies_bouldin: float | None
     calinski_harabasz: float | None
     noise_ratio: float
@@ -86,9 +106,10 @@ def quality(
         if metric != "manhattan":
             bouldin, harabasz = _spread_indices(points, labels, members, each)
         sample = grouped[sample_rows(len(grouped), sample_size, seed)]
-        silhouette = _silhouette(on_host(points[sample]), labels[sample], metric, each)
+        scores = _silhouettes(on_host(points[sample]), labels[sample], metric, each)
     return Quality(
-        silhouette=silhouette,
+        silhouette=None if scores is None else float(scores.mean()),
+        silhouette_profile=[] if scores is None else _profile(scores, labels[sample]),
         davies_bouldin=bouldin,
         calinski_harabasz=harabasz,
         noise_ratio=(len(labels) - len(grouped)) / max(1, len(labels)),
@@ -148,7 +169,23 @@ def _davies_bouldin(
     return float(np.concatenate(worsts).mean())
 
 
-def _silhouette(points: Array, labels: Array, metric: str, each: Each) -> float | None:
+def _profile(scores: NDArray[np.float64], labels: Array) -> list[GroupSilhouette]:
+    groups = np.unique(labels)[:PROFILED_GROUPS]
+    of_group = [scores[labels == group] for group in groups]
+    return [
+        GroupSilhouette(
+            group=int(group),
+            n_points=len(own),
+            quantiles=np.quantile(own, PROFILE_SHARES).round(4).tolist(),
+        )
+        for group, own in zip(groups, of_group, strict=True)
+    ]
+
+
+def _silhouettes(
+    points: Array, labels: Array, metric: str, each: Each
+) -> NDArray[np.float64] | None:
+    """Give each point's silhouette among these; None where there are too few groups or points."""
     kept, labels = np.unique(labels, return_inverse=True)
     n_groups = len(kept)
     if not 1 < n_groups < len(points):
@@ -159,7 +196,7 @@ def _silhouette(points: Array, labels: Array, metric: str, each: Each) -> float 
     starts = np.cumsum(sizes) - sizes
     distances_of = _distances(points[by_group], metric)
 
-    def score(rows: slice) -> float:
+    def score(rows: slice) -> NDArray[np.float64]:
         distances = distances_of(rows)
         lines = np.arange(len(distances))
         sums = np.add.reduceat(distances, starts, axis=1, dtype=np.float64)
@@ -170,13 +207,14 @@ def _silhouette(points: Array, labels: Array, metric: str, each: Each) -> float 
         means[lines, own] = np.inf
         outer = means.min(axis=1)
         widest = np.maximum(inner, outer)
-        values = np.divide(
+        scored: NDArray[np.float64] = np.divide(
             outer - inner, widest, out=np.zeros_like(widest), where=(widest > 0) & ~alone
         )
-        return float(values.sum())
+        return scored
 
-    total = sum(each(score, row_blocks(len(points), 8 * len(points))))
-    return total / len(points)
+    scores = np.empty(len(points))
+    scores[by_group] = np.concatenate(each(score, row_blocks(len(points), 8 * len(points))))
+    return scores
 
 
 def _distances(points: Array, metric: str) -> Callable[[slice], Array]:

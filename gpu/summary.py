@@ -52,12 +52,15 @@ class Summary:
         To the centroid of the own group, in the metric; NaN for noise, which has none.
     radii : array of shape (n_groups,), float32
         The 95th percentile of the members' distances.
+    cohesions : array of shape (n_groups,), float32
+        The mean of the members' distances.
     """
 
     centroids: NDArray[np.float32]
     sizes: NDArray[np.int64]
     distances: NDArray[np.float32]
     radii: NDArray[np.float32]
+    cohesions: NDArray[np.float32]
 
 
 def summarize(
@@ -107,7 +110,9 @@ def summarize(
             distances = np.full(len(points), np.nan, dtype=np.float32)
         else:
             distances = own_distances(points, centroids, labels, each, metric)
-    return Summary(centroids, members.sizes, distances, _radii(distances, members))
+    sums = np.bincount(labels[labels != NOISE], distances[labels != NOISE], n_groups)
+    cohesions = (sums / np.maximum(members.sizes, 1)).astype(np.float32)
+    return Summary(centroids, members.sizes, distances, _radii(distances, members), cohesions)
 
 
 def _centroids(

@@ -83,14 +83,17 @@ class ResultCalls(cluster_service_pb2_grpc.ClusterServiceServicer):
     ) -> execution_pb2.Execution:
         """Give a run with its groups; without them where it has none to show (any more)."""
         groups: list[Group] = []
+        figures: dict[str, Any] = {}
         if run.status == "completed" and not run.is_skipped:
             # The artifacts of old runs are retired; the run's record outlives them.
             with suppress(NotFoundError):
                 _, _, groups = await self._findings.groups(
                     current_caller(), record.cluster_id, run.run_id, vectors=vectors
                 )
+                folder = self._findings.folder(record, run)
+                figures = await asyncio.to_thread(folder.read_figures)
         centroids = [group_to_pb(group, with_vector=vectors) for group in groups]
-        return execution_to_pb(record, run, centroids)
+        return execution_to_pb(record, run, centroids, figures)
 
     async def ListGroups(
         self, request: group_pb2.ListGroupsRequest, context: Context

@@ -21,6 +21,7 @@ from server.cli import (
     keys,
     mapping,
     namespaces,
+    reporting,
     run,
     serve,
 )
@@ -88,6 +89,7 @@ app.command("get", rich_help_panel=_RUNS)(clusters.get)
 app.command("groups", rich_help_panel=_RUNS)(groups.groups)
 app.command("members", rich_help_panel=_RUNS)(groups.members)
 app.command("map", rich_help_panel=_RUNS)(mapping.draw_map)
+app.command("report", rich_help_panel=_RUNS)(reporting.report)
 app.command("rename", rich_help_panel=_RUNS)(handover.rename)
 app.command("export", rich_help_panel=_RUNS)(handover.export)
 app.command("enrich", rich_help_panel=_RUNS)(handover.enrich)

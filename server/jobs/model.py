@@ -105,6 +105,7 @@ class RunResult(Record):
     labeling_errors: list[str] = Field(default_factory=list)
     labeling_usage: dict[str, Any] = Field(default_factory=dict)
     skipped_reason: str | None = None
+    libraries: dict[str, str] = Field(default_factory=dict)
 
 
 class ParentGroup(Record):

@@ -8,6 +8,7 @@ a dot are the attempts' own and no artifacts.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -47,6 +48,7 @@ from server.results.tables import (
 
 MEMBERS = "members.parquet"
 CENTROIDS = "centroids.parquet"
+FIGURES = "figures.json"
 EXPORT = "export"
 SCRATCH = ".shoal-"
 
@@ -178,6 +180,16 @@ class RunFolder:
         """Write ``centroids.parquet``: one row for each group, its vector with it."""
         table = groups_table(groups)
         self._write(CENTROIDS, lambda sink: write_parquet(table, sink))
+
+    def write_figures(self, figures: Mapping[str, Any]) -> None:
+        """Write ``figures.json``: what the run's report draws."""
+        text = json.dumps(figures, allow_nan=False).encode()
+        self._write(FIGURES, lambda sink: _write_all(sink, text))
+
+    def read_figures(self) -> dict[str, Any]:
+        """Read what `write_figures` wrote; empty for a run of a version that wrote none."""
+        text = self.read_copy(FIGURES)
+        return {} if text is None else dict(json.loads(text))
 
     def write_manifest(
         self,

@@ -10,10 +10,14 @@ from sklearn.cluster._hdbscan._linkage import MST_edge_dtype, make_single_linkag
 from sklearn.cluster._hdbscan._tree import tree_to_labels
 from sklearn.metrics import adjusted_rand_score
 
-from gpu.condensed_tree import select_groups
+from gpu.condensed_tree import OUTLINED_CLUSTERS, condense, outline, select_groups
 from gpu.hdbscan import spanning_tree
 from gpu.params import NOISE, HdbscanParams
 from gpu.spanning_tree import SpanningTree
+
+
+def selected(tree, params):
+    return select_groups(condense(tree, params.min_cluster_size), params)
 
 
 def random_tree(n_points, seed, *, n_levels):
@@ -54,7 +58,7 @@ def test_labels_and_strengths_are_those_of_scikit_learn(n_points, seed, n_levels
     except KeyError:
         reject()  # Theirs, where one group that is not the whole is selected and allowed.
 
-    labels, strength = select_groups(tree, params)
+    labels, strength = selected(tree, params)
 
     assert adjusted_rand_score(theirs, labels) == 1
     np.testing.assert_array_equal(labels == NOISE, theirs == NOISE)
@@ -81,7 +85,7 @@ def test_groups_closer_than_epsilon_are_one(method, epsilon, expected):
     )
     tree, _ = spanning_tree(vectors, params)
 
-    labels, strength = select_groups(tree, params.resolved(200))
+    labels, strength = selected(tree, params.resolved(200))
 
     assert adjusted_rand_score(np.array(expected)[which], labels) == 1
     assert (strength > 0).all()
@@ -98,7 +102,7 @@ def test_epsilon_above_every_distance_joins_all_where_one_group_is_allowed(metho
     )
     tree, _ = spanning_tree(vectors, params)
 
-    labels, _ = select_groups(tree, params.resolved(200))
+    labels, _ = selected(tree, params.resolved(200))
 
     assert (labels == labels[0]).all()
     assert labels[0] != NOISE
@@ -112,7 +116,40 @@ def test_points_that_leave_the_only_group_beyond_epsilon_are_noise():
     )
     tree, _ = spanning_tree(vectors, params)
 
-    labels, strength = select_groups(tree, params.resolved(200))
+    labels, strength = selected(tree, params.resolved(200))
 
     assert np.flatnonzero(labels == NOISE).tolist() == [0]
     assert np.flatnonzero(strength == 0).tolist() == [0]
+
+
+@pytest.mark.parametrize("n_points", [2, 40, 5000])
+def test_an_outline_is_a_tree_of_the_largest_clusters(n_points):
+    tree = random_tree(n_points, 3, n_levels=1000)
+    condensed = condense(tree, 2)
+    labels, _ = select_groups(condensed, HdbscanParams(min_cluster_size=2))
+    groups = np.unique(labels[labels != NOISE])
+
+    found = outline(condensed, groups)
+
+    size, parent = np.array(found["size"]), np.array(found["parent"])
+    assert size[0] == n_points
+    assert len(size) == min(found["n_clusters"], OUTLINED_CLUSTERS)
+    assert found["n_clusters"] == len(condensed.parent)
+    assert (size[1:] <= size[parent[1:]]).all()
+    assert (parent[1:] < np.arange(1, len(parent))).all()
+    inside = np.bincount(parent[1:], size[1:], len(size))
+    assert (inside <= size).all()
+    drawn = [group for group in found["group"] if group != NOISE]
+    assert len(drawn) == len(set(drawn))
+    for position, group in enumerate(found["group"]):
+        if group != NOISE:
+            assert size[position] == condensed.size[groups[group]]
+
+
+def test_an_outline_has_no_number_for_what_never_ends():
+    twins = SpanningTree(np.arange(5), np.arange(1, 6), np.zeros(5))
+    condensed = condense(twins, 2)
+
+    found = outline(condensed, np.empty(0, dtype=np.int64))
+
+    assert found["death"] == [None]

@@ -128,3 +128,30 @@ def test_groups_of_duplicates_are_perfectly_apart():
     assert found["silhouette"] == pytest.approx(1)
     assert found["davies_bouldin"] is None
     assert found["calinski_harabasz"] is None
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_the_profile_has_each_groups_silhouettes(metric):
+    from sklearn.metrics import silhouette_samples
+
+    points, labels = data()
+    kept = points[labels != NOISE].astype(np.float64)
+    own = labels[labels != NOISE]
+    theirs = silhouette_samples(kept, own, metric=metric)
+
+    profile = quality(points, labels, metric=metric)["silhouette_profile"]
+
+    assert [row["group"] for row in profile] == list(range(6))
+    for row in profile:
+        of_group = theirs[own == row["group"]]
+        assert row["n_points"] == len(of_group)
+        expected = np.quantile(of_group, [0, 0.25, 0.5, 0.75, 1])
+        np.testing.assert_allclose(row["quantiles"], expected, atol=3e-4)
+
+
+def test_the_profile_is_of_the_first_groups_and_of_none_where_there_is_no_silhouette():
+    points, labels = data(n_points=1500, n_groups=250, n_dims=251)
+
+    assert len(quality(points, labels, metric="euclidean")["silhouette_profile"]) == 200
+    alone = np.zeros(len(points), dtype=np.int32)
+    assert quality(points, alone, metric="euclidean")["silhouette_profile"] == []

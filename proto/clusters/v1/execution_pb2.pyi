@@ -63,6 +63,8 @@ class Execution(_message.Message):
     HIERARCHY_RELATIONSHIPS_FIELD_NUMBER: _builtins.int
     CENTROIDS_FIELD_NUMBER: _builtins.int
     LABELING_USAGE_FIELD_NUMBER: _builtins.int
+    LIBRARIES_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """Id of the run, run_…."""
     cluster_id: _builtins.str
@@ -173,6 +175,17 @@ class Execution(_message.Message):
         and cost_usd (null where the model's price is not known). Absent when no model was asked.
         """
 
+    @_builtins.property
+    def libraries(self) -> _struct_pb2.Struct:
+        """Versions of the libraries that decide the result, by name."""
+
+    @_builtins.property
+    def figures(self) -> _struct_pb2.Struct:
+        """What a report of the run draws: silhouette_profile by group, condensed_tree of hdbscan,
+        elbow of kmeans; by feature under the strategy independent. Only in GetExecution and
+        GetLatestExecution, while the artifacts are kept.
+        """
+
     def __init__(
         self,
         *,
@@ -209,10 +222,12 @@ class Execution(_message.Message):
         hierarchy_relationships: _abc.Iterable[_struct_pb2.Struct] | None = ...,
         centroids: _abc.Iterable[_group_pb2.Group] | None = ...,
         labeling_usage: _struct_pb2.Struct | None = ...,
+        libraries: _struct_pb2.Struct | None = ...,
+        figures: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_algorithm", b"_algorithm", "_artifacts_url", b"_artifacts_url", "_device", b"_device", "_device_reason", b"_device_reason", "_error", b"_error", "_execution_time_seconds", b"_execution_time_seconds", "_learning_quality_score", b"_learning_quality_score", "_n_noise", b"_n_noise", "_num_clusters", b"_num_clusters", "_num_documents", b"_num_documents", "_sample_size", b"_sample_size", "_stage", b"_stage", "algorithm", b"algorithm", "artifacts_url", b"artifacts_url", "created_at", b"created_at", "device", b"device", "device_reason", b"device_reason", "effective_params", b"effective_params", "error", b"error", "error_info", b"error_info", "execution_time_seconds", b"execution_time_seconds", "filters", b"filters", "finished_at", b"finished_at", "labeling_usage", b"labeling_usage", "learned_weights", b"learned_weights", "learning_quality_score", b"learning_quality_score", "n_noise", b"n_noise", "num_clusters", b"num_clusters", "num_documents", b"num_documents", "quality_metrics", b"quality_metrics", "sample_size", b"sample_size", "stage", b"stage", "started_at", b"started_at", "timings", b"timings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_algorithm", b"_algorithm", "_artifacts_url", b"_artifacts_url", "_device", b"_device", "_device_reason", b"_device_reason", "_error", b"_error", "_execution_time_seconds", b"_execution_time_seconds", "_learning_quality_score", b"_learning_quality_score", "_n_noise", b"_n_noise", "_num_clusters", b"_num_clusters", "_num_documents", b"_num_documents", "_sample_size", b"_sample_size", "_stage", b"_stage", "algorithm", b"algorithm", "artifacts_url", b"artifacts_url", "created_at", b"created_at", "device", b"device", "device_reason", b"device_reason", "effective_params", b"effective_params", "error", b"error", "error_info", b"error_info", "execution_time_seconds", b"execution_time_seconds", "figures", b"figures", "filters", b"filters", "finished_at", b"finished_at", "labeling_usage", b"labeling_usage", "learned_weights", b"learned_weights", "learning_quality_score", b"learning_quality_score", "libraries", b"libraries", "n_noise", b"n_noise", "num_clusters", b"num_clusters", "num_documents", b"num_documents", "quality_metrics", b"quality_metrics", "sample_size", b"sample_size", "stage", b"stage", "started_at", b"started_at", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_algorithm", b"_algorithm", "_artifacts_url", b"_artifacts_url", "_device", b"_device", "_device_reason", b"_device_reason", "_error", b"_error", "_execution_time_seconds", b"_execution_time_seconds", "_learning_quality_score", b"_learning_quality_score", "_n_noise", b"_n_noise", "_num_clusters", b"_num_clusters", "_num_documents", b"_num_documents", "_sample_size", b"_sample_size", "_stage", b"_stage", "algorithm", b"algorithm", "artifacts_url", b"artifacts_url", "centroids", b"centroids", "cluster_id", b"cluster_id", "created_at", b"created_at", "device", b"device", "device_reason", b"device_reason", "effective_params", b"effective_params", "error", b"error", "error_info", b"error_info", "execution_time_seconds", b"execution_time_seconds", "filters", b"filters", "finished_at", b"finished_at", "hierarchy_relationships", b"hierarchy_relationships", "labeling_usage", b"labeling_usage", "learned_weights", b"learned_weights", "learning_quality_score", b"learning_quality_score", "llm_labeling_errors", b"llm_labeling_errors", "mode", b"mode", "n_noise", b"n_noise", "num_clusters", b"num_clusters", "num_documents", b"num_documents", "output_collection_ids", b"output_collection_ids", "output_collection_names", b"output_collection_names", "quality_metrics", b"quality_metrics", "run_id", b"run_id", "sample_size", b"sample_size", "stage", b"stage", "started_at", b"started_at", "status", b"status", "task_id", b"task_id", "timings", b"timings", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_algorithm", b"_algorithm", "_artifacts_url", b"_artifacts_url", "_device", b"_device", "_device_reason", b"_device_reason", "_error", b"_error", "_execution_time_seconds", b"_execution_time_seconds", "_learning_quality_score", b"_learning_quality_score", "_n_noise", b"_n_noise", "_num_clusters", b"_num_clusters", "_num_documents", b"_num_documents", "_sample_size", b"_sample_size", "_stage", b"_stage", "algorithm", b"algorithm", "artifacts_url", b"artifacts_url", "centroids", b"centroids", "cluster_id", b"cluster_id", "created_at", b"created_at", "device", b"device", "device_reason", b"device_reason", "effective_params", b"effective_params", "error", b"error", "error_info", b"error_info", "execution_time_seconds", b"execution_time_seconds", "figures", b"figures", "filters", b"filters", "finished_at", b"finished_at", "hierarchy_relationships", b"hierarchy_relationships", "labeling_usage", b"labeling_usage", "learned_weights", b"learned_weights", "learning_quality_score", b"learning_quality_score", "libraries", b"libraries", "llm_labeling_errors", b"llm_labeling_errors", "mode", b"mode", "n_noise", b"n_noise", "num_clusters", b"num_clusters", "num_documents", b"num_documents", "output_collection_ids", b"output_collection_ids", "output_collection_names", b"output_collection_names", "quality_metrics", b"quality_metrics", "run_id", b"run_id", "sample_size", b"sample_size", "stage", b"stage", "started_at", b"started_at", "status", b"status", "task_id", b"task_id", "timings", b"timings", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__algorithm: _TypeAlias = _typing.Literal["algorithm"]  # noqa: Y015
     _WhichOneofArgType__algorithm: _TypeAlias = _typing.Literal["_algorithm", b"_algorithm"]  # noqa: Y015

@@ -41,6 +41,7 @@ class Group(_message.Message):
     Y_FIELD_NUMBER: _builtins.int
     Z_FIELD_NUMBER: _builtins.int
     VECTOR_FIELD_NUMBER: _builtins.int
+    COHESION_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     """Id of the group: cl_0, cl_0_sub_1, or with the strategy independent text_embedding.cl_0,
     where the feature's URI ends in text_embedding.
@@ -63,6 +64,10 @@ class Group(_message.Message):
     """See x."""
     z: _builtins.float
     """See x. Only on a map in three dimensions."""
+    cohesion: _builtins.float
+    """Mean distance of its members to its centroid, in the run's metric: the smaller, the closer
+    together. Absent for attributes.
+    """
     @_builtins.property
     def keywords(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Words that tell it from the other groups."""
@@ -85,11 +90,14 @@ class Group(_message.Message):
         y: _builtins.float | None = ...,
         z: _builtins.float | None = ...,
         vector: _abc.Iterable[_builtins.float] | None = ...,
+        cohesion: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_feature_uri", b"_feature_uri", "_parent_cluster_id", b"_parent_cluster_id", "_summary", b"_summary", "_x", b"_x", "_y", b"_y", "_z", b"_z", "feature_uri", b"feature_uri", "parent_cluster_id", b"parent_cluster_id", "summary", b"summary", "x", b"x", "y", b"y", "z", b"z"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cohesion", b"_cohesion", "_feature_uri", b"_feature_uri", "_parent_cluster_id", b"_parent_cluster_id", "_summary", b"_summary", "_x", b"_x", "_y", b"_y", "_z", b"_z", "cohesion", b"cohesion", "feature_uri", b"feature_uri", "parent_cluster_id", b"parent_cluster_id", "summary", b"summary", "x", b"x", "y", b"y", "z", b"z"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_feature_uri", b"_feature_uri", "_parent_cluster_id", b"_parent_cluster_id", "_summary", b"_summary", "_x", b"_x", "_y", b"_y", "_z", b"_z", "cluster_id", b"cluster_id", "feature_uri", b"feature_uri", "keywords", b"keywords", "label", b"label", "member_count", b"member_count", "parent_cluster_id", b"parent_cluster_id", "summary", b"summary", "vector", b"vector", "x", b"x", "y", b"y", "z", b"z"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cohesion", b"_cohesion", "_feature_uri", b"_feature_uri", "_parent_cluster_id", b"_parent_cluster_id", "_summary", b"_summary", "_x", b"_x", "_y", b"_y", "_z", b"_z", "cluster_id", b"cluster_id", "cohesion", b"cohesion", "feature_uri", b"feature_uri", "keywords", b"keywords", "label", b"label", "member_count", b"member_count", "parent_cluster_id", b"parent_cluster_id", "summary", b"summary", "vector", b"vector", "x", b"x", "y", b"y", "z", b"z"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cohesion: _TypeAlias = _typing.Literal["cohesion"]  # noqa: Y015
+    _WhichOneofArgType__cohesion: _TypeAlias = _typing.Literal["_cohesion", b"_cohesion"]  # noqa: Y015
     _WhichOneofReturnType__feature_uri: _TypeAlias = _typing.Literal["feature_uri"]  # noqa: Y015
     _WhichOneofArgType__feature_uri: _TypeAlias = _typing.Literal["_feature_uri", b"_feature_uri"]  # noqa: Y015
     _WhichOneofReturnType__parent_cluster_id: _TypeAlias = _typing.Literal["parent_cluster_id"]  # noqa: Y015
@@ -102,6 +110,8 @@ class Group(_message.Message):
     _WhichOneofArgType__y: _TypeAlias = _typing.Literal["_y", b"_y"]  # noqa: Y015
     _WhichOneofReturnType__z: _TypeAlias = _typing.Literal["z"]  # noqa: Y015
     _WhichOneofArgType__z: _TypeAlias = _typing.Literal["_z", b"_z"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cohesion) -> _WhichOneofReturnType__cohesion | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__feature_uri) -> _WhichOneofReturnType__feature_uri | None: ...
     @_typing.overload

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from clusters.v1 import execution_pb2, group_pb2, watch_pb2
 
@@ -15,7 +16,10 @@ from server.jobs.model import ClusterRecord, EventRecord, RunRecord, RunResult
 
 
 def execution_to_pb(
-    record: ClusterRecord, run: RunRecord, centroids: Sequence[group_pb2.Group] = ()
+    record: ClusterRecord,
+    run: RunRecord,
+    centroids: Sequence[group_pb2.Group] = (),
+    figures: Mapping[str, Any] | None = None,
 ) -> execution_pb2.Execution:
     """Give a run as callers see it."""
     definition, result = run.definition, run.result
@@ -37,6 +41,7 @@ def execution_to_pb(
         error=run.error.message if run.error is not None else None,
         error_info=error_info(run.error),
         centroids=centroids,
+        figures=struct_of(dict(figures)) if figures else None,
     )
     if result is not None:
         execution.num_clusters = result.num_clusters
@@ -57,6 +62,8 @@ def execution_to_pb(
             execution.learning_quality_score = result.learning_quality_score
         if result.labeling_usage:
             execution.labeling_usage.CopyFrom(struct_of(result.labeling_usage))
+        if result.libraries:
+            execution.libraries.CopyFrom(struct_of(result.libraries))
         if result.artifacts_url:
             execution.artifacts_url = result.artifacts_url
     return execution

@@ -22,6 +22,7 @@ def group_to_pb(group: Group, *, with_vector: bool = False) -> group_pb2.Group:
         parent_cluster_id=group.parent_cluster_id,
         feature_uri=group.feature_uri,
         **dict(zip(AXES, () if group.place is None else group.place.tolist(), strict=False)),
+        cohesion=group.cohesion,
         vector=group.centroid.tolist() if with_vector and group.centroid is not None else [],
     )
 

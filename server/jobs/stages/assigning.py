@@ -19,10 +19,10 @@ from gpu import summary
 from gpu.assigning import assign_similar, distances_to
 from gpu.params import NOISE
 from server.jobs.model import RunRecord, RunResult
-from server.jobs.stages.describing import measure
 from server.jobs.stages.grouping import DEFAULT_SEED, Found
 from server.jobs.stages.labeling import Labeled
 from server.jobs.stages.loading import ID_COLUMNS, Documents
+from server.jobs.stages.measuring import measure
 from server.jobs.stages.spaces import Space, Spaces, make_spaces
 from server.jobs.stages.work import Partition, Work
 from server.results.artifacts import RunFolder
@@ -169,7 +169,8 @@ def _described(work: Work, partition: Partition, space: Space) -> Partition:
         _sized(group, rows, partition, space, group.cluster_id in parents)
         for group, rows in zip(partition.groups, partition.members(), strict=True)
     ]
-    return replace(partition, groups=groups, quality=measure(work, space, partition.labels))
+    quality, figures = measure(work, space, partition.labels, groups)
+    return replace(partition, groups=groups, quality=quality, figures=figures)
 
 
 def _sized(
@@ -182,4 +183,5 @@ def _sized(
         at_one = np.zeros(len(rows), dtype=np.int32)
         distances = distances_to(space.vectors[rows], _centroids([group]), at_one, space.metric)
     radius = float(np.quantile(distances, summary.RADIUS_QUANTILE))
-    return replace(group, member_count=len(rows), radius=radius)
+    cohesion = float(distances.mean())
+    return replace(group, member_count=len(rows), radius=radius, cohesion=cohesion)

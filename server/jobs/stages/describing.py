@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu import metrics, summary
-from gpu.clustering import renumber_by_size
+from gpu import summary
 from gpu.hierarchy import NO_PARENT, Hierarchy
 from gpu.params import NOISE
 from gpu.summary import Summary
@@ -18,11 +16,6 @@ from server.jobs.stages.spaces import Space
 from server.jobs.stages.work import Work
 from server.labeling.naming import fallback_label
 from server.results.groups import Group
-
-NO_MEANS = (
-    "quality metrics davies_bouldin and calinski_harabasz are left out: they are defined on "
-    "means, which are not the centres of groups by Manhattan distance"
-)
 
 
 @dataclass(frozen=True)
@@ -61,14 +54,6 @@ def describe(
     return Described([groups[position] for position in range(len(nested.ids))], distances)
 
 
-def measure(work: Work, space: Space, labels: NDArray[np.int32]) -> dict[str, Any]:
-    """Give the quality metrics, in the space's own distance."""
-    if space.metric == "manhattan" and NO_MEANS not in work.warnings:
-        work.warnings.append(NO_MEANS)
-    gapless = renumber_by_size(labels)[0]
-    return dict(metrics.quality(space.vectors, gapless, metric=space.metric))
-
-
 def _summary(work: Work, space: Space, labels: NDArray[np.int32]) -> Summary:
     return summary.summarize(
         space.vectors,
@@ -81,7 +66,15 @@ def _summary(work: Work, space: Space, labels: NDArray[np.int32]) -> Summary:
 def _groups(
     space: Space, ids: list[str], parents: list[str | None], described: Summary
 ) -> list[Group]:
-    rows = zip(ids, parents, described.sizes, described.centroids, described.radii, strict=True)
+    rows = zip(
+        ids,
+        parents,
+        described.sizes,
+        described.centroids,
+        described.radii,
+        described.cohesions,
+        strict=True,
+    )
     return [
         Group(
             cluster_id=cluster_id,
@@ -90,7 +83,8 @@ def _groups(
             parent_cluster_id=parent,
             centroid=centroid,
             radius=float(radius),
+            cohesion=float(cohesion),
             feature_uri=None if space.feature is None else space.feature.name,
         )
-        for position, (cluster_id, parent, size, centroid, radius) in enumerate(rows)
+        for position, (cluster_id, parent, size, centroid, radius, cohesion) in enumerate(rows)
     ]

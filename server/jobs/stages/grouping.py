@@ -16,10 +16,12 @@ from gpu.hierarchy import Hierarchy
 from gpu.params import NOISE, Params, parse_params
 from gpu.steps import parse_steps
 from server.jobs.spec import StageTeller
-from server.jobs.stages.describing import describe, measure
+from server.jobs.stages.describing import describe
 from server.jobs.stages.loading import Documents
+from server.jobs.stages.measuring import measure, method_figures
 from server.jobs.stages.spaces import Space, Spaces, make_spaces
 from server.jobs.stages.work import Array, Partition, Work
+from server.results.groups import Group
 
 DEFAULT_SEED = 42
 
@@ -142,14 +144,16 @@ def _summarize(work: Work, space: Space, sample: _Sample, fitted: _Fitted) -> Pa
     found, nested = fitted.first_level, fitted.nested
     labels = found.labels if nested is None else nested.labels
     strength = found.strength if nested is None else None
+    numbers = np.arange(found.n_clusters)
     if len(sample.rows) < len(space.vectors):
         labels = _spread(work, space, sample, labels, knows_noise=found.strength is not None)
         strength = None
         if nested is None:
-            labels = renumber_by_size(labels)[0]
+            labels, numbers = renumber_by_size(labels)
         else:
             nested = replace(nested, labels=labels)
     described = describe(work, space, labels, nested)
+    quality, figures = measure(work, space, labels, described.groups)
     return Partition(
         feature=space.feature,
         rows=np.arange(len(labels), dtype=np.int64),
@@ -161,10 +165,28 @@ def _summarize(work: Work, space: Space, sample: _Sample, fitted: _Fitted) -> Pa
         device=found.device,
         device_reason=found.device_reason,
         effective_params=found.effective_params,
-        quality=measure(work, space, labels),
+        quality=quality,
+        figures={
+            **figures,
+            **method_figures(
+                work.config.clustering_method,
+                found,
+                sample.points,
+                sample.metric,
+                _ids(described.groups, numbers, found.n_clusters),
+            ),
+        },
         n_dims=int(space.vectors.shape[1]),
         distance=space.distance,
     )
+
+
+def _ids(groups: list[Group], numbers: NDArray[np.int64], n_fitted: int) -> list[str | None]:
+    """Say what the groups of a fit are called now; `numbers` has the fit's number of each group."""
+    ids: list[str | None] = [None] * n_fitted
+    for number, group in zip(numbers.tolist(), groups, strict=False):
+        ids[number] = group.cluster_id
+    return ids
 
 
 def _spread(

@@ -56,6 +56,8 @@ class Partition:
         To the own centroid; how firmly a member. None without vectors.
     algorithm, device, device_reason, effective_params, quality
         How the groups were found, and how good they are.
+    figures
+        What the run's report draws: see `server.jobs.stages.measuring`.
     n_dims, distance
         Of the centroids, for the output collection; None and empty without vectors.
     """
@@ -73,6 +75,7 @@ class Partition:
     quality: dict[str, Any]
     n_dims: int | None
     distance: str
+    figures: dict[str, Any] = field(default_factory=dict)
 
     @property
     def prefix(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,7 @@ from server.jobs.stages.loading import Documents
 from server.jobs.stages.work import Array, Partition, Work
 from server.results import outputs
 from server.results.groups import NOISE_ID, Group, member_order, members_table
+from server.results.manifest import library_versions
 from server.results.maps import group_centres, places_of, write_map
 
 
@@ -48,6 +50,9 @@ def write_results(
             artifacts = pool.submit(_write_artifacts, work, members, groups)
             _stage_outputs(work, found, tables, stage)
             artifacts.result()
+        work.folder.write_groups(groups if places is None else _placed(groups, members))
+        work.folder.write_figures(_each(found.partitions, [p.figures for p in found.partitions]))
+        _stage_outputs(work, found, tables, stage)
     result = _result(work, exported, documents, labeled)
     work.folder.write_manifest(
         counts={
@@ -144,18 +149,19 @@ def _member_vectors(
     return found.spaces.spaces[parts[0]].vectors, order
 
 
+def _each(parts: Sequence[Partition], values: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Give the value of the one partition, or all by feature."""
+    if len(parts) == 1:
+        return values[0]
+    return {_name_of(part): value for part, value in zip(parts, values, strict=True)}
+
+
 def _result(
     work: Work, exported: ExportReport, documents: Documents, labeled: Labeled
 ) -> RunResult:
     found = labeled.found
     parts = found.partitions
     first = parts[0]
-
-    def each(values: list[dict[str, object]]) -> dict[str, object]:
-        """Give the value of the one partition, or all by feature."""
-        if len(parts) == 1:
-            return values[0]
-        return {_name_of(p): value for p, value in zip(parts, values, strict=True)}
 
     return RunResult(
         algorithm=first.algorithm,
@@ -164,10 +170,10 @@ def _result(
         num_noise=sum(int((partition.labels == NOISE).sum()) for partition in parts),
         device=first.device,
         device_reason=first.device_reason,
-        effective_params=each([partition.effective_params for partition in parts]),
+        effective_params=_each(parts, [partition.effective_params for partition in parts]),
         feature_uris=[feature.name for feature in work.plan.features],
         distance=first.distance,
-        quality_metrics=each([partition.quality for partition in parts]),
+        quality_metrics=_each(parts, [partition.quality for partition in parts]),
         learned_weights=found.spaces.learned_weights,
         learning_quality_score=found.spaces.learning_quality_score,
         hierarchy_relationships=found.relationships,
@@ -177,4 +183,5 @@ def _result(
         source_bucket_ids=list(exported.source_bucket_ids),
         labeling_errors=labeled.errors,
         labeling_usage=labeled.usage,
+        libraries=library_versions(),
     )

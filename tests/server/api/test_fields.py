@@ -98,6 +98,7 @@ RESULT = RunResult(
     artifacts_url="file:///artifacts/run_2",
     source_bucket_ids=["bkt_1", "bkt_2"],
     labeling_errors=["the model did not answer: cl_1"],
+    libraries={"numpy": "2.4"},
     labeling_usage={"requests": 3, "prompt_tokens": 120},
 )
 GROUP = Group(cluster_id="cl_0", label="Tests", member_count=81)
@@ -142,7 +143,10 @@ def with_run(body: dict[str, Any], *moments: dict[str, Any]) -> ClusterRecord:
 
 def execution(body: dict[str, Any], moment: dict[str, Any], *groups: Group) -> Execution:
     record = with_run(body, moment)
-    return execution_to_pb(record, record.runs[-1], [group_to_pb(group) for group in groups])
+    figures = {"elbow": {"n_clusters": [1, 2]}} if groups else {}
+    return execution_to_pb(
+        record, record.runs[-1], [group_to_pb(group) for group in groups], figures
+    )
 
 
 def filled(message: Message) -> set[str]:
@@ -190,6 +194,7 @@ def moments_of_groups() -> Iterator[tuple[str, set[str]]]:
         ("independent", {"feature_uri": TEXT}, False),
         ("placed", {"place": place[:2]}, False),
         ("asked", {"centroid": place}, True),
+        ("vector", {"cohesion": 0.25}, False),
     ):
         yield word, filled(group_to_pb(replace(GROUP, **changes), with_vector=with_vector)) - bare
     yield "deep", {"z"} & filled(group_to_pb(replace(GROUP, place=place)))

@@ -41,3 +41,48 @@ def test_what_cannot_be_drawn_is_said(shoal: Shoal, clustered: str, tmp_path: Pa
     assert "title_field: sent 'nmae'; no document of the run has it" in mistyped.err
     assert "name" in mistyped.err
     assert not (tmp_path / "map.html").exists()
+
+
+@pytest.fixture(scope="module")
+def by_density(shoal: Shoal, collection: str) -> str:
+    """Name a cluster with a finished HDBSCAN run."""
+    name = "by density"
+    words = ("run", "--method", "hdbscan", "--param", "min_cluster_size=10", "--json")
+    done = shoal(*words, "--collection", collection, "--name", name)
+    assert done.code == 0, done.err
+    return name
+
+
+def test_a_report_has_what_was_asked_and_what_came_out(shoal: Shoal, clustered: str):
+    report = shoal("report", clustered, "--json").json()
+
+    assert report["cluster_name"] == clustered
+    assert (report["n_documents"], report["n_groups"]) == (N_GROUPS * N_PER_GROUP, N_GROUPS)
+    assert report["asked"]["collections"] == ["docs"]
+    assert report["ran"]["parameters used"]["n_clusters"] == N_GROUPS
+    assert "numpy" in report["ran"]["versions"]
+    assert {row["name"]: row["how_to_read"] for row in report["quality"]}["silhouette"]
+    groups = report["groups"]
+    assert [group["member_count"] for group in groups] == [N_PER_GROUP] * N_GROUPS
+    assert all(0 < group["cohesion"] < 3 for group in groups)
+    assert all(len(group["examples"]) == 3 for group in groups)
+    figures = report["figures"]
+    assert N_GROUPS in figures["elbow"]["n_clusters"]
+    assert [row["cluster_id"] for row in figures["silhouette_profile"]] == [
+        group["cluster_id"] for group in groups
+    ]
+    assert set(report["timings_s"]) >= {"export", "cluster", "write"}
+
+
+def test_a_report_of_hdbscan_has_its_condensed_tree(shoal: Shoal, by_density: str, tmp_path: Path):
+    path = tmp_path / "report.html"
+
+    done = shoal("report", by_density, "-o", path)
+    report = shoal("report", by_density, "--json", "--title-field", "kind").json()
+
+    assert done.code == 0, done.err
+    assert "Condensed tree" in path.read_text()
+    tree = report["figures"]["condensed_tree"]
+    assert {name for name in tree["group"] if name} == {g["cluster_id"] for g in report["groups"]}
+    assert tree["size"][0] == report["n_documents"]
+    assert {title[:4] for group in report["groups"] for title in group["examples"]} == {"kind"}
