@@ -39,11 +39,12 @@ ALLOWED_OF_OURS = {
     "server/": {"server", "gpu", "clusters"},
 }
 
-# Only the pipeline and its stages compute; the command line's demo makes its vectors from text.
+# Only the pipeline and its stages compute; the command line's demo makes its vectors from text,
+# and its comparison of runs measures how far they agree.
 GPU_DOORS = {
     "server/jobs/pipeline.py": None,
     "server/jobs/stages/": None,
-    "server/cli/": {"gpu.text", "gpu.params", "gpu.errors", "gpu.backend"},
+    "server/cli/": {"gpu.agreement", "gpu.text", "gpu.params", "gpu.errors", "gpu.backend"},
 }
 LIGHT_GPU_MODULES = {"gpu.params", "gpu.errors", "gpu.steps"}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from clusters.v1 import cluster_service_pb2_grpc
+from clusters.v1 import cluster_service_pb2_grpc, task_service_pb2_grpc
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2_grpc
 
@@ -39,6 +39,7 @@ class Connection:
     def __init__(self, channel: grpc.Channel, target: str, headers: dict[str, str]) -> None:
         self.clusters: Any = cluster_service_pb2_grpc.ClusterServiceStub(channel)
         self.health: Any = health_pb2_grpc.HealthStub(channel)
+        self.tasks: Any = task_service_pb2_grpc.TaskServiceStub(channel)
         self.target = target
         self._headers = tuple(headers.items())
 

@@ -11,6 +11,7 @@ import typer
 from server.cli import (
     clusters,
     connection,
+    comparing,
     demo,
     doctor,
     gateway,
@@ -90,6 +91,7 @@ app.command("groups", rich_help_panel=_RUNS)(groups.groups)
 app.command("members", rich_help_panel=_RUNS)(groups.members)
 app.command("map", rich_help_panel=_RUNS)(mapping.draw_map)
 app.command("report", rich_help_panel=_RUNS)(reporting.report)
+app.command("compare", rich_help_panel=_RUNS)(comparing.compare_runs)
 app.command("rename", rich_help_panel=_RUNS)(handover.rename)
 app.command("export", rich_help_panel=_RUNS)(handover.export)
 app.command("enrich", rich_help_panel=_RUNS)(handover.enrich)

@@ -86,3 +86,27 @@ def test_a_report_of_hdbscan_has_its_condensed_tree(shoal: Shoal, by_density: st
     assert {name for name in tree["group"] if name} == {g["cluster_id"] for g in report["groups"]}
     assert tree["size"][0] == report["n_documents"]
     assert {title[:4] for group in report["groups"] for title in group["examples"]} == {"kind"}
+
+
+def test_two_runs_are_compared(shoal: Shoal, clustered: str, by_density: str, tmp_path: Path):
+    run_id = shoal("report", clustered, "--json").json()["run_id"]
+    path = tmp_path / "compare.html"
+
+    same = shoal("compare", clustered, run_id)
+    compared = shoal("compare", run_id, by_density, "-o", path, "--json").json()
+
+    assert same.code == 0, same.err
+    assert "ARI 1.000, AMI 1.000" in same.out
+    assert same.out.count("kept") == N_GROUPS
+    assert compared["n_shared"] == N_GROUPS * N_PER_GROUP
+    assert {row["change"] for row in compared["changes"]} == {"kept"}
+    over_all = compared["agreement"]["all shared documents, noise as one group"]
+    assert 0.5 < over_all["adjusted_rand"] <= 1
+    assert "Where the documents went" in path.read_text()
+
+
+def test_runs_that_cannot_be_compared_are_said(shoal: Shoal, clustered: str):
+    unknown = shoal("compare", clustered, "run_00000000000000000000")
+
+    assert unknown.code == 4
+    assert "run_00000000000000000000" in unknown.err
