@@ -10,8 +10,8 @@ import typer
 
 from server.cli import (
     clusters,
-    connection,
     comparing,
+    connection,
     demo,
     doctor,
     gateway,

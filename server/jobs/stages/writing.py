@@ -50,9 +50,7 @@ def write_results(
             artifacts = pool.submit(_write_artifacts, work, members, groups)
             _stage_outputs(work, found, tables, stage)
             artifacts.result()
-        work.folder.write_groups(groups if places is None else _placed(groups, members))
-        work.folder.write_figures(_each(found.partitions, [p.figures for p in found.partitions]))
-        _stage_outputs(work, found, tables, stage)
+    work.folder.write_figures(_each(found.partitions, [p.figures for p in found.partitions]))
     result = _result(work, exported, documents, labeled)
     work.folder.write_manifest(
         counts={
