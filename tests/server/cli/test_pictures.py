@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from shoal_command import N_GROUPS, N_PER_GROUP, Shoal
 
+pytestmark = pytest.mark.timeout(400)  # The first map of a worker compiles for a minute.
+
 
 @pytest.fixture(scope="module")
 def clustered(shoal: Shoal, collection: str) -> str:
