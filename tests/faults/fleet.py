@@ -352,6 +352,7 @@ def assert_whole(fleet: Fleet, qdrant: QdrantClient, cluster: cluster_pb2.Cluste
         ".lease",
         "centroids.parquet",
         "export",
+        "figures.json",
         "manifest.json",
         "members.parquet",
     ]
