@@ -103,6 +103,7 @@ class App:
         stack.push_async_callback(engine.close)
         await engine.start()
 
+        self.workers = engine.workers
         self.events = EventLog(self.store)
         self._start_queue(stack, engine)
         self._serve_callers(stack, client, engine)

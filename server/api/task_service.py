@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, get_args
 
 import grpc
@@ -10,17 +10,19 @@ from clusters.v1 import task_pb2, task_service_pb2_grpc
 
 from server.api.auth import current_caller
 from server.api.convert.pages import pagination_to_pb, slice_of
-from server.api.convert.tasks import TASK_TYPE, task_to_pb
+from server.api.convert.tasks import TASK_TYPE, task_to_pb, worker_to_pb
 from server.api.convert.values import required
 from server.api.limits import Window, wants_total
 from server.api.listing import checked_window, checked_word
 from server.errors import Violation
 from server.jobs.clusters import Clusters
+from server.jobs.engine import WorkerState
 from server.jobs.model import ClusterRecord, ClusterStatus, RunRecord, RunStatus, run_status_word
 from server.stores.base import RunQuery
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Row = tuple[ClusterRecord, RunRecord]
+TellWorkers = Callable[[], Awaitable[Sequence[WorkerState]]]
 
 BATCH = 200
 """Runs read at once where the store cannot tell which of them match."""
@@ -43,8 +45,9 @@ _EXACT = frozenset({"PENDING", "FAILED", "CANCELED"})
 class TaskService(task_service_pb2_grpc.TaskServiceServicer):
     """Background work of the caller's namespace."""
 
-    def __init__(self, clusters: Clusters) -> None:
+    def __init__(self, clusters: Clusters, workers: TellWorkers | None = None) -> None:
         self._clusters = clusters
+        self._tell_workers = workers
 
     async def GetTask(self, request: task_pb2.GetTaskRequest, context: Context) -> task_pb2.Task:
         """Give one task."""
@@ -75,7 +78,16 @@ class TaskService(task_service_pb2_grpc.TaskServiceServicer):
                 total=shown,
             ),
             total_count=shown or 0,
+            workers=await self._workers() if request.include_workers else [],
         )
+
+    async def _workers(self) -> list[task_pb2.Worker]:
+        """Tell of the workers; a run of another namespace is not named."""
+        if self._tell_workers is None:
+            return []
+        query = RunQuery(current_caller().namespace_id, None, ["processing"], BATCH, 0)
+        own = {run.run_id async for _, run in self._all(query)}
+        return [worker_to_pb(worker, own) for worker in await self._tell_workers()]
 
     async def _rows(
         self, request: task_pb2.ListTasksRequest, window: Window

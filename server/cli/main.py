@@ -25,6 +25,7 @@ from server.cli import (
     reporting,
     run,
     serve,
+    top,
 )
 from server.cli.console import say
 from server.cli.faults import EXIT_CODES_HELP, ReportingGroup, hide_tracebacks
@@ -89,6 +90,7 @@ app.command("list", rich_help_panel=_RUNS)(clusters.list_clusters)
 app.command("get", rich_help_panel=_RUNS)(clusters.get)
 app.command("groups", rich_help_panel=_RUNS)(groups.groups)
 app.command("members", rich_help_panel=_RUNS)(groups.members)
+app.command("top", rich_help_panel=_RUNS)(top.show_top)
 app.command("map", rich_help_panel=_RUNS)(mapping.draw_map)
 app.command("report", rich_help_panel=_RUNS)(reporting.report)
 app.command("compare", rich_help_panel=_RUNS)(comparing.compare_runs)

@@ -1,13 +1,18 @@
-"""The progress of a run on the screen: bars by stage, or plain lines where there is none."""
+"""The progress of a run: a panel of bars by stage, or plain lines where there is no screen."""
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Protocol
 
 from clusters.v1 import watch_pb2
+from rich.console import Console
+from rich.live import Live
+from rich.panel import Panel
 from rich.progress import (
     BarColumn,
     Progress,
@@ -38,8 +43,9 @@ def progress_view(*, as_json: bool = False) -> Iterator[View]:
     if as_json:
         yield JsonLines()
     elif sys.stdout.isatty():
-        with _bars() as progress:
-            yield StageBars(progress)
+        panel = StagePanel(stdout())
+        with panel.live:
+            yield panel
     else:
         yield PlainLines()
 
@@ -83,25 +89,30 @@ class PlainLines:
         if is_news and line != self._line:
             say(line)
             self._stage, self._line = where, line
-        self._device = _say_device(event, self._device, say)
+        if event.HasField("device") and event.device != self._device:
+            self._device = event.device
+            say(_device_line(event))
         for warning in event.warnings:
             say(f"warning: {printable(warning)}")
 
 
-class StageBars:
-    """Shows one bar for each stage, all of them from the start."""
+class StagePanel:
+    """Shows one bar for each stage, all of them from the start, and where the run computes."""
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
+    def __init__(self, console: Console, get_time: Callable[[], float] | None = None) -> None:
+        self._progress = _bars(console, get_time)
+        self._panel = Panel.fit(self._progress, title_align="left", subtitle_align="left")
+        self.live = Live(self._panel, console=console)
         self._device = ""
         self._bars: dict[str, TaskID] = {
-            stage: progress.add_task(stage, total=1, start=False, note="") for stage in STAGES
+            stage: self._progress.add_task(stage, total=1, start=False, note="") for stage in STAGES
         }
 
     def show(self, event: watch_pb2.ExecutionEvent) -> None:
         """Take in one event."""
         print_line = self._progress.console.print
-        self._device = _say_device(event, self._device, print_line)
+        self._panel.title = Text(event.run_id)
+        self._show_device(event)
         for warning in event.warnings:
             print_line(f"warning: {printable(warning)}", style="yellow")
         is_final = event.status in FINAL_STATUSES
@@ -114,6 +125,11 @@ class StageBars:
             self._fill_before(None)
         else:
             print_line(f"{event.status}: {printable(event.error)}".rstrip(": "), style="red")
+
+    def _show_device(self, event: watch_pb2.ExecutionEvent) -> None:
+        if event.HasField("device") and event.device != self._device:
+            self._device = event.device
+            self._panel.subtitle = Text(_device_line(event))
 
     def _fill_before(self, stage: str | None) -> None:
         """Fill the bars of the stages before one; None fills them all."""
@@ -135,7 +151,7 @@ class StageBars:
             self._progress.update(bar, total=event.total, completed=event.processed)
         elif event.HasField("stage_progress"):
             self._progress.update(bar, total=1, completed=event.stage_progress)
-        else:
+        elif not self._task(bar).completed:
             self._progress.update(bar, total=None)  # A pulse: it runs, nobody knows how far.
         if event.message:
             self._progress.update(bar, note=printable(event.message))
@@ -156,22 +172,43 @@ class _CountColumn(ProgressColumn):
         return Text(f"{task.percentage:.0f} %")
 
 
-def _bars() -> Progress:
+class _RateColumn(ProgressColumn):
+    """How many a second, where the stage counts something."""
+
+    def render(self, task: Task) -> Text:
+        """Draw it for one bar."""
+        speed = task.finished_speed or task.speed
+        if speed is None or task.total is None or task.total <= 1:
+            return Text("")
+        return Text(f"{speed:,.0f}/s")
+
+
+class _LeftColumn(ProgressColumn):
+    """How long the stage will still take at its present rate."""
+
+    def render(self, task: Task) -> Text:
+        """Draw it for one bar."""
+        left_s = task.time_remaining
+        if task.finished or not left_s:
+            return Text("")
+        return Text(f"{timedelta(seconds=math.ceil(left_s))} left")
+
+
+def _bars(console: Console, get_time: Callable[[], float] | None) -> Progress:
     return Progress(
         SpinnerColumn(finished_text="✓"),
         TextColumn("{task.description:<10}"),
-        BarColumn(bar_width=30),
+        BarColumn(bar_width=24),
         _CountColumn(),
+        _RateColumn(),
         TimeElapsedColumn(),
+        _LeftColumn(),
         TextColumn("{task.fields[note]}", markup=False),
-        console=stdout(),
+        console=console,
+        get_time=get_time,
     )
 
 
-def _say_device(event: watch_pb2.ExecutionEvent, known: str, print_line: object) -> str:
-    if not event.HasField("device") or event.device == known:
-        return known
+def _device_line(event: watch_pb2.ExecutionEvent) -> str:
     why = f" ({printable(event.device_reason)})" if event.device_reason else ""
-    assert callable(print_line)
-    print_line(f"device: {event.device}{why}")
-    return event.device
+    return f"device: {event.device}{why}"

@@ -190,15 +190,23 @@ def watch(
     after: Annotated[
         int, typer.Option("--after", min=0, help="Show only events after this sequence.")
     ] = 0,
+    top: TopOption = 20,
+    title_field: TitleFieldOption = None,
     server: ServerOption = None,
     key: KeyOption = None,
     namespace: NamespaceOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Show a run's events, past and coming, until it ends; JSON has one event per line."""
+    """Show a run's events, past and coming, until it ends, and then its groups.
+
+    JSON has one event per line, and no groups.
+    """
     with connect(server, key, namespace) as connection:
         watched = Watch(cluster, run_id, after)
-        with progress_view(as_json=json_output) as view:
+        if not json_output:
+            watch_to_end(connection, watched, top=top, title_field=title_field, json_output=False)
+            return
+        with progress_view(as_json=True) as view:
             try:
                 for event in follow(connection, watched):
                     view.show(event)

@@ -113,7 +113,9 @@ async def _serve(settings: Settings, *, json_output: bool) -> None:
     # Without a drain (a fault, before serving) nobody waits for runs.
     async with App(settings.model_copy(update={"shutdown_grace_s": 0.0})) as app:
         served = await build_grpc_server(
-            Services(ClusterService(app.clusters, app.results), TaskService(app.clusters)),
+            Services(
+                ClusterService(app.clusters, app.results), TaskService(app.clusters, app.workers)
+            ),
             listen=settings.listen,
             credentials=credentials,
             interceptors=[

@@ -94,6 +94,26 @@ class _ShortGraceNanny(Nanny):  # type: ignore[misc]
         await super().kill(timeout=min(timeout, KILL_GRACE_S), reason=reason)
 
 
+@dataclass(frozen=True)
+class WorkerState:
+    """What one worker process does and takes, as it told within the last seconds.
+
+    Attributes
+    ----------
+    key : str or None
+        Key of the function that it runs.
+    memory_bytes : int
+        What the process holds.
+    cpu_percent : float
+        Of one core.
+    """
+
+    name: str
+    key: str | None
+    memory_bytes: int
+    cpu_percent: float
+
+
 class Engine:
     """Workers, and the functions that run in them, by key."""
 
@@ -131,6 +151,23 @@ class Engine:
             await self._client.close()
         if self._cluster is not None:
             await self._cluster.close()
+
+    async def workers(self) -> list[WorkerState]:
+        """Tell what each worker does and takes; empty before the start."""
+        if self._client is None:
+            return []
+        identity = await self._client.scheduler.identity()
+        processing = await self._client.processing()
+        key_of = {future.key: key for key, future in self._futures.items()}
+        return [
+            WorkerState(
+                name=str(worker["name"]),
+                key=next((key_of.get(k, k) for k in processing.get(address, ())), None),
+                memory_bytes=int(worker["metrics"].get("memory", 0)),
+                cpu_percent=float(worker["metrics"].get("cpu", 0.0)),
+            )
+            for address, worker in identity["workers"].items()
+        ]
 
     async def run(
         self,

@@ -137,6 +137,7 @@ class ListTasksRequest(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     TASK_TYPE_FIELD_NUMBER: _builtins.int
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    INCLUDE_WORKERS_FIELD_NUMBER: _builtins.int
     limit: _builtins.int
     """Most results of one page, 1 to 1000. Default: 50."""
     page_size: _builtins.int
@@ -157,6 +158,8 @@ class ListTasksRequest(_message.Message):
     """Only tasks of this type: engine_cluster_build."""
     cluster_id: _builtins.str
     """Only tasks of this cluster, by id or name."""
+    include_workers: _builtins.bool
+    """Also tell of the workers of the server that answers. Default: false."""
     def __init__(
         self,
         *,
@@ -170,10 +173,11 @@ class ListTasksRequest(_message.Message):
         status: _builtins.str | None = ...,
         task_type: _builtins.str | None = ...,
         cluster_id: _builtins.str | None = ...,
+        include_workers: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cluster_id", b"_cluster_id", "_cursor", b"_cursor", "_include_total", b"_include_total", "_limit", b"_limit", "_page", b"_page", "_page_size", b"_page_size", "_search", b"_search", "_status", b"_status", "_task_type", b"_task_type", "cluster_id", b"cluster_id", "cursor", b"cursor", "include_total", b"include_total", "limit", b"limit", "page", b"page", "page_size", b"page_size", "search", b"search", "status", b"status", "task_type", b"task_type"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cluster_id", b"_cluster_id", "_cursor", b"_cursor", "_include_total", b"_include_total", "_limit", b"_limit", "_page", b"_page", "_page_size", b"_page_size", "_search", b"_search", "_status", b"_status", "_task_type", b"_task_type", "cluster_id", b"cluster_id", "cursor", b"cursor", "include_total", b"include_total", "limit", b"limit", "offset", b"offset", "page", b"page", "page_size", b"page_size", "search", b"search", "status", b"status", "task_type", b"task_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cluster_id", b"_cluster_id", "_cursor", b"_cursor", "_include_total", b"_include_total", "_limit", b"_limit", "_page", b"_page", "_page_size", b"_page_size", "_search", b"_search", "_status", b"_status", "_task_type", b"_task_type", "cluster_id", b"cluster_id", "cursor", b"cursor", "include_total", b"include_total", "include_workers", b"include_workers", "limit", b"limit", "offset", b"offset", "page", b"page", "page_size", b"page_size", "search", b"search", "status", b"status", "task_type", b"task_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cluster_id: _TypeAlias = _typing.Literal["cluster_id"]  # noqa: Y015
     _WhichOneofArgType__cluster_id: _TypeAlias = _typing.Literal["_cluster_id", b"_cluster_id"]  # noqa: Y015
@@ -223,6 +227,7 @@ class ListTasksResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     PAGINATION_FIELD_NUMBER: _builtins.int
     TOTAL_COUNT_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
     total_count: _builtins.int
     """All tasks that match, over all pages. 0 when include_total was false."""
     @_builtins.property
@@ -233,20 +238,67 @@ class ListTasksResponse(_message.Message):
     def pagination(self) -> _list_pb2.Pagination:
         """Where this page stands."""
 
+    @_builtins.property
+    def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Worker]:
+        """The workers of the server that answers. Only when include_workers was sent."""
+
     def __init__(
         self,
         *,
         results: _abc.Iterable[Global___Task] | None = ...,
         pagination: _list_pb2.Pagination | None = ...,
         total_count: _builtins.int = ...,
+        workers: _abc.Iterable[Global___Worker] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["pagination", b"pagination"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pagination", b"pagination", "results", b"results", "total_count", b"total_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pagination", b"pagination", "results", b"results", "total_count", b"total_count", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListTasksResponse: _TypeAlias = ListTasksResponse  # noqa: Y015
+
+@_typing.final
+class Worker(_message.Message):
+    """A process that runs are computed in, one at a time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    CPU_PERCENT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name, unique among the workers of its server."""
+    status: _builtins.str
+    """idle or busy."""
+    run_id: _builtins.str
+    """The run that it computes. Absent when it is idle, makes a map, or computes for another
+    namespace.
+    """
+    memory_bytes: _builtins.float
+    """Memory that the process holds, in bytes."""
+    cpu_percent: _builtins.float
+    """Share of one processor core that it uses, in percent: two cores at work are 200."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        status: _builtins.str = ...,
+        run_id: _builtins.str | None = ...,
+        memory_bytes: _builtins.float = ...,
+        cpu_percent: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_run_id", b"_run_id", "run_id", b"run_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_run_id", b"_run_id", "cpu_percent", b"cpu_percent", "memory_bytes", b"memory_bytes", "name", b"name", "run_id", b"run_id", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__run_id: _TypeAlias = _typing.Literal["run_id"]  # noqa: Y015
+    _WhichOneofArgType__run_id: _TypeAlias = _typing.Literal["_run_id", b"_run_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__run_id) -> _WhichOneofReturnType__run_id | None: ...
+
+Global___Worker: _TypeAlias = Worker  # noqa: Y015
 
 @_typing.final
 class KillTaskRequest(_message.Message):

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from clusters.v1 import task_pb2
 
 from server.api.convert.values import struct_of, time_of
+from server.jobs.engine import WorkerState
 from server.jobs.model import ClusterRecord, RunRecord, run_status_word
 
 TASK_TYPE = "engine_cluster_build"
+
+
+def worker_to_pb(worker: WorkerState, run_ids: Collection[str]) -> task_pb2.Worker:
+    """Give a worker; its run only where that is one of the caller's own."""
+    return task_pb2.Worker(
+        name=worker.name,
+        status="idle" if worker.key is None else "busy",
+        run_id=worker.key if worker.key in run_ids else None,
+        memory_bytes=worker.memory_bytes,
+        cpu_percent=worker.cpu_percent,
+    )
 
 
 def task_to_pb(record: ClusterRecord, run: RunRecord) -> task_pb2.Task:

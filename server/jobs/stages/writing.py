@@ -50,7 +50,8 @@ def write_results(
             artifacts = pool.submit(_write_artifacts, work, members, groups)
             _stage_outputs(work, found, tables, stage)
             artifacts.result()
-    work.folder.write_figures(_each(found.partitions, [p.figures for p in found.partitions]))
+        figures = _each(found.partitions, [p.figures for p in found.partitions])
+        work.folder.write_figures(figures)
     result = _result(work, exported, documents, labeled)
     work.folder.write_manifest(
         counts={

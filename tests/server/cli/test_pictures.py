@@ -112,3 +112,23 @@ def test_runs_that_cannot_be_compared_are_said(shoal: Shoal, clustered: str):
 
     assert unknown.code == 4
     assert "run_00000000000000000000" in unknown.err
+
+
+def test_top_tells_what_runs_and_what_the_workers_take(shoal: Shoal, clustered: str):
+    told = shoal("top", "--json").json()
+    shown = shoal("top")
+
+    assert (told["running"], told["waiting"], told["n_waiting"]) == ([], [], 0)
+    (worker,) = told["workers"]
+    assert worker["status"] == "idle"
+    assert worker["memory_bytes"] > 10 << 20
+    assert "0 running, 0 waiting; 0 of 1 workers busy" in shown.out
+    assert "MiB" in shown.out
+
+
+def test_a_watch_ends_with_the_groups(shoal: Shoal, clustered: str):
+    watched = shoal("watch", clustered, "--title-field", "kind")
+
+    assert watched.code == 0
+    assert watched.out.count("kind 1") == 3
+    assert "cl_3" in watched.out

@@ -59,6 +59,24 @@ def die(marker, report):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+async def test_workers_tell_what_they_do_and_take(engine: Engine):
+    begun = asyncio.Event()
+    work = asyncio.create_task(
+        engine.run("run_busy", multiply_for_ever, None, lambda report: begun.set())
+    )
+    async with asyncio.timeout(60):
+        await begun.wait()
+        (busy,) = await engine.workers()
+        await engine.stop("run_busy")
+        with pytest.raises(StoppedError):
+            await work
+
+    assert busy.key == "run_busy"
+    assert busy.memory_bytes > 10 << 20
+    assert [worker.key for worker in await engine.workers() if worker.key] == []
+    assert await Engine().workers() == []
+
+
 async def test_result_and_reports_come_back(engine: Engine) -> None:
     told: list[dict[str, int]] = []
     all_told = asyncio.Event()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from server.results.maps import thin
 from server.views.colors import DARK, LIGHT
 from server.views.map import NO_GROUP, MapData, map_page
 from tests.server.views.conftest import Open, Opened, map_of, small_map
@@ -240,3 +243,40 @@ def test_one_group_and_only_noise_are_maps_too(open_page: Open):
     assert one.page.locator("#noise").is_disabled()
     assert "every document is noise" in nothing.text("aside")
     assert one.complaints == nothing.complaints == []
+
+
+def test_a_million_documents_are_thinned_fairly_and_open(open_page: Open):
+    n_documents, n_shown, n_groups = 1_000_000, 200_000, 40
+    rng = np.random.default_rng(2)
+    shares = rng.dirichlet(np.ones(n_groups))
+    group_of = np.sort(rng.choice(n_groups, size=n_documents, p=shares))
+    table = pa.table(
+        {
+            "source_collection_id": pa.repeat("docs", n_documents),
+            "source_document_id": pa.array(np.arange(n_documents)).cast(pa.string()),
+            "cluster_id": pa.array([f"cl_{group}" for group in range(n_groups)]).take(group_of),
+        }
+    )
+    thinned = thin(table, n_shown)
+    rows = thinned["source_document_id"].cast(pa.int64()).to_numpy()
+    shown = group_of[rows]
+
+    opened = open_page(
+        map_page(
+            replace(
+                map_of(
+                    rng.normal(size=(n_shown, 2)) + shown[:, None],
+                    shown,
+                    thinned["source_document_id"].to_pylist(),
+                    [f"Group {group}" for group in range(n_groups)],
+                ),
+                n_documents=n_documents,
+            )
+        )
+    )
+
+    assert len(rows) == n_shown
+    expected = np.bincount(group_of, minlength=n_groups) * n_shown / n_documents
+    assert np.abs(np.bincount(shown, minlength=n_groups) - expected).max() <= 2
+    assert "1,000,000 documents in 40 groups; 200,000 of them shown" in opened.text("header")
+    assert opened.complaints == []
