@@ -19,7 +19,8 @@ from gpu.vectors import is_angular, on_host, unit_rows
 Array = Any
 
 SAMPLE_POINTS = 1_500
-N_RUNGS = 8
+N_RUNGS = 6
+"""Numbers of groups up to the one asked for; two more lie above it."""
 MAX_ITERATIONS = 30
 
 
@@ -61,8 +62,10 @@ def elbow(vectors: Array, n_clusters: int, *, metric: str, seed: int = 42) -> El
     sample = on_host(vectors[sample_rows(len(vectors), SAMPLE_POINTS, seed)])
     points = unit_rows(sample) if is_angular(metric) else sample
     most = len(points) // 3
-    rungs = np.geomspace(1, max(1, min(2 * n_clusters, most)), N_RUNGS).round().astype(int)
-    ladder = sorted({int(k) for k in (*rungs, n_clusters) if k <= most})
+    up_to = np.geomspace(1, max(1, min(n_clusters, most)), N_RUNGS).round().astype(int)
+    ladder = sorted(
+        {int(k) for k in (*up_to, round(1.4 * n_clusters), 2 * n_clusters) if k <= most}
+    )
     backend = Backend("cpu", "a sample for the elbow")
     inertia = [
         kmeans(points, _params(k, seed), backend=backend).details["inertia"] / len(points)

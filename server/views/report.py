@@ -83,6 +83,7 @@ def build_report(cluster: Json, execution: Json, examples: Mapping[str, Sequence
         "quality": list(_quality(execution)),
         "figures": execution.get("figures", {}),
         "timings_s": execution.get("timings", {}),
+        "error": execution.get("error"),
         "warnings": execution.get("warnings", []),
         "labeling_errors": execution.get("llm_labeling_errors", []),
     }

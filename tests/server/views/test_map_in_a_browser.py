@@ -277,6 +277,6 @@ def test_a_million_documents_are_thinned_fairly_and_open(open_page: Open):
 
     assert len(rows) == n_shown
     expected = np.bincount(group_of, minlength=n_groups) * n_shown / n_documents
-    assert np.abs(np.bincount(shown, minlength=n_groups) - expected).max() <= 2
+    assert np.abs(np.bincount(shown, minlength=n_groups) - expected).max() < 3
     assert "1,000,000 documents in 40 groups; 200,000 of them shown" in opened.text("header")
     assert opened.complaints == []

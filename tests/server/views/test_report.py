@@ -102,13 +102,15 @@ def test_features_with_groups_of_their_own_are_told_apart():
     [
         {"centroids": [], "num_clusters": 0, "n_noise": 100, "figures": {}},
         {"quality_metrics": {}, "figures": {}, "timings": {}},
+        {"status": "failed", "error": "no room", "quality_metrics": {}, "centroids": []},
         {"status": "completed", "finished_at": None, "execution_time_seconds": None},
     ],
-    ids=["only noise", "by attributes", "no times"],
+    ids=["only noise", "by attributes", "failed", "no times"],
 )
 def test_a_run_that_lacks_something_has_a_report(changes: dict[str, Any]):
     page = report_page(build_report(cluster(), execution(**changes), {}))
 
+    assert ("no room" in page) == ("error" in changes)
     assert "docs &lt;script&gt;" in page
 
 
