@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from server.jobs.model import STAGES
 from server.views.page import render_page
 from server.views.tree_bars import tree_bars
 
@@ -82,11 +83,15 @@ def build_report(cluster: Json, execution: Json, examples: Mapping[str, Sequence
         ],
         "quality": list(_quality(execution)),
         "figures": execution.get("figures", {}),
-        "timings_s": execution.get("timings", {}),
+        "timings_s": _in_order(execution.get("timings", {})),
         "error": execution.get("error"),
         "warnings": execution.get("warnings", []),
         "labeling_errors": execution.get("llm_labeling_errors", []),
     }
+
+
+def _in_order(timings: Json) -> Json:
+    return {stage: timings[stage] for stage in (*STAGES, *timings) if stage in timings}
 
 
 def _settings(cluster: Json, execution: Json) -> Json:
@@ -95,7 +100,20 @@ def _settings(cluster: Json, execution: Json) -> Json:
 
 
 def _picked(body: Json, fields: Sequence[tuple[str, str]]) -> Json:
-    return {words: body[name] for name, words in fields if body.get(name)}
+    told = {words: _without_empty(body.get(name)) for name, words in fields}
+    return {words: value for words, value in told.items() if not _is_empty(value)}
+
+
+def _without_empty(value: Any) -> Any:
+    """Leave out what says nothing, at any depth."""
+    if isinstance(value, dict):
+        parts = {name: _without_empty(part) for name, part in value.items()}
+        return {name: part for name, part in parts.items() if not _is_empty(part)}
+    return [_without_empty(part) for part in value] if isinstance(value, list) else value
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value in ("", [], {})
 
 
 def _group(group: Json, n_documents: int, examples: Sequence[str]) -> Json:

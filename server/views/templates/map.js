@@ -56,6 +56,9 @@
   // ---- names: the largest groups first, none over another ----
   const shortened = (text) =>
     text.length <= LABEL_CHARS ? text : text.slice(0, LABEL_CHARS - 1) + "…";
+  // A group that nobody named is told by its words, which say more than its number.
+  const nameOf = ({ label, keywords }) =>
+    /^Cluster \d+$/.test(label) && keywords.length ? keywords.slice(0, 2).join(", ") : label;
   const parents = new Set(groups.map((group) => group.parent));
   const named = groups.map((_, i) => i)
     .filter((i) => groups[i].place && !parents.has(i))
@@ -67,7 +70,7 @@
     const wanted = at("names").getAttribute("aria-pressed") === "true" ? named : [];
     for (const i of wanted) {
       const [gx, gy] = groups[i].place;
-      const left = xaxis.l2p(gx) - shortened(groups[i].label).length * 3.9;
+      const left = xaxis.l2p(gx) - shortened(nameOf(groups[i])).length * 3.9;
       const box = { left, right: xaxis.l2p(gx) * 2 - left, top: yaxis.l2p(gy) - 10, bottom: yaxis.l2p(gy) + 10 };
       const isOff = box.right < 0 || box.left > xaxis._length || box.bottom < 0 || box.top > yaxis._length;
       const isCrossed = taken.some((t) =>
@@ -79,7 +82,7 @@
     // Annotations, since the drawing of the points lies over every other kind of text.
     return Plotly.relayout(plot, {
       annotations: namesShown.map((i) => ({
-        x: groups[i].place[0], y: groups[i].place[1], text: plain(shortened(groups[i].label)),
+        x: groups[i].place[0], y: groups[i].place[1], text: plain(shortened(nameOf(groups[i]))),
         showarrow: false, captureevents: true, borderpad: 0,
         font: { size: 13, color: theme.color("--text") },
       })),
@@ -254,7 +257,8 @@
       const swatch = element("span", { className: "swatch" });
       if (!parents.has(i)) swatch.dataset.color = groups[i].color;
       const button = element("button", { type: "button" }, swatch,
-        element("span", { className: "name", textContent: groups[i].label }),
+        element("span", { className: "name" }, groups[i].label,
+          element("span", { className: "keywords", textContent: ` ${groups[i].keywords.slice(0, 3).join(", ")}` })),
         element("span", { className: "size", textContent: number(groups[i].size) }));
       button.dataset.group = i;
       button.setAttribute("aria-pressed", "false");
