@@ -238,6 +238,7 @@ class Visualization(Strict):
     centroids: list[Group]
     total_points: int
     dimensions: int
+    html: str | None = None
 
 
 class Violation(Strict):

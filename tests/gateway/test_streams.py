@@ -147,11 +147,16 @@ async def test_the_map_of_a_run(
 
     answer = await world_rest.get("/v1/clusters/done/visualization?max_points=5")
     bare = await world_rest.get("/v1/clusters/done/visualization?centroids_only=true")
+    page = await world_rest.get("/v1/clusters/done/visualization?format=html")
 
     check_form("GET", "/v1/clusters/done/visualization", answer)
     shown = Visualization.model_validate_json(answer.content)
     assert (len(shown.points), shown.total_points, shown.dimensions) == (5, 20, 2)
     assert Visualization.model_validate_json(bare.content).points == []
+    check_form("GET", "/v1/clusters/done/visualization", page)
+    html = Visualization.model_validate_json(page.content).html
+    assert html is not None
+    assert html.rstrip().endswith("</html>")
 
 
 @pytest.mark.parametrize(
