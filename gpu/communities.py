@@ -55,6 +55,10 @@ CONSENSUS_RESOLUTION = 0.5
 FIRM = 0.5
 """Strength above which a point belongs to its group: more often together than not."""
 
+_STARTS = 10
+"""Times that a consensus is sought, as k-means has `n_init`: one search ends in a local optimum,
+and which one decides whether two large groups are one."""
+
 _ROUNDS = 2
 """Times that a discriminant is trained on what the one before it was sure of."""
 
@@ -133,8 +137,13 @@ def firmness(scores: Array, *, angular: bool, seed: int) -> float:
 
 
 def _consensus(partitions: Partitions, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    labels = louvain(partitions.graph(), CONSENSUS_RESOLUTION, seed)
-    return labels, _strength(labels, partitions)
+    """Cut the graph of agreement from several starts, and keep the cut of the most modularity."""
+    from sknetwork.clustering import get_modularity
+
+    graph = partitions.graph()
+    cuts = [louvain(graph, CONSENSUS_RESOLUTION, seed + start) for start in range(_STARTS)]
+    kept = max(cuts, key=lambda cut: get_modularity(graph, cut, resolution=CONSENSUS_RESOLUTION))
+    return kept, _strength(kept, partitions)
 
 
 def _strength(labels: NDArray[np.int64], partitions: Partitions) -> NDArray[np.float64]:
