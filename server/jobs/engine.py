@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -295,4 +296,20 @@ def _call(
     if os.getpriority(os.PRIO_PROCESS, 0) < WORKER_NICENESS:
         os.setpriority(os.PRIO_PROCESS, 0, WORKER_NICENESS)
     worker = get_worker()
-    return function(argument, lambda report: worker.log_event(topic, (key, report)))
+    try:
+        return function(argument, lambda report: worker.log_event(topic, (key, report)))
+    except Exception as error:
+        _leave_causes_behind(error)
+        raise
+
+
+def _leave_causes_behind(error: Exception) -> None:
+    """Turn what caused an error into a note: the causes of gRPC and others do not pickle.
+
+    Dask takes them along, and where one cannot go, the error arrives as another that names no
+    reason: a Qdrant that is away would look like a fault of ours.
+    """
+    cause = error.__cause__ or error.__context__
+    if cause is not None:
+        error.add_note("caused by:\n" + "".join(traceback.format_exception(cause)))
+    error.__cause__ = error.__context__ = None

@@ -106,7 +106,7 @@ class Server:
         return [
             child.pid
             for child in psutil.Process(self.pid).children()
-            if "spawn_main" in " ".join(child.cmdline())
+            if "spawn_main" in _command_of(child)
         ]
 
     @property
@@ -374,3 +374,11 @@ def assert_every_event_once(watcher: Watcher) -> None:
 
 def _is_final(event: watch_pb2.ExecutionEvent) -> bool:
     return event.status in FINAL_STATUSES
+
+
+def _command_of(process: psutil.Process) -> str:
+    """Give a process's command; nothing for one that has just ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
