@@ -145,8 +145,9 @@ class CentroidSearch:
         def search(start: int) -> None:
             rows = slice(start, start + step)
             scores = self._points[rows] @ columns
+            scores -= halves
             _take_best(
-                scores, halves, self._squares[rows], self._bundles,
+                scores, self._squares[rows], self._bundles,
                 self.labels[rows], self._upper[rows], self._lower[rows],
             )  # fmt: skip
 
@@ -204,29 +205,35 @@ def _score(point: Array, centroid: Array, half: Scalar) -> Scalar:
 
 
 @compiled
+def _two_best(scores: Array, members: NDArray[np.int32]) -> tuple[Scalar, Scalar, np.int32]:
+    """Give the best and the second best score of a bundle, and the centroid that has the best."""
+    top, second, at = np.float32(-np.inf), np.float32(-np.inf), np.int32(0)
+    for centroid in members:
+        score = scores[centroid]
+        if score > top:
+            top, second, at = score, top, centroid
+        elif score > second:
+            second = score
+    return top, second, at
+
+
+@compiled
 def _take_best(
     scores: NDArray[np.float32],
-    halves: NDArray[np.float32],
     squares: NDArray[np.float32],
     bundles: Bundles,
     labels: NDArray[np.int32],
     upper: NDArray[np.float32],
     lower: NDArray[np.float32],
 ) -> None:
-    """Set labels and bounds from the products of some points with all centroids."""
+    """Set labels and bounds from the scores of some points with all centroids."""
     nothing = np.float32(-np.inf)
     for point in range(len(labels)):
-        row, others = scores[point], lower[point]
+        others = lower[point]
         best, label = nothing, np.int32(0)
         for number in range(len(others)):
-            top, second, at = nothing, nothing, np.int32(0)
-            for place in range(bundles.starts[number], bundles.starts[number + 1]):
-                centroid = bundles.members[place]
-                score = row[centroid] - halves[centroid]
-                if score > top:
-                    top, second, at = score, top, centroid
-                elif score > second:
-                    second = score
+            members = bundles.members[bundles.starts[number] : bundles.starts[number + 1]]
+            top, second, at = _two_best(scores[point], members)
             if top > best or (top == best and at < label):
                 if best > nothing:  # Who was best so far is one of the others now.
                     others[bundles.bundle_of[label]] = _distance(squares[point], best)
@@ -252,17 +259,18 @@ def _follow(
 ) -> None:
     """Move the bounds of some points, and search what they no longer rule out."""
     nothing = np.float32(-np.inf)
+    scores = np.empty(len(centroids), dtype=np.float32)
     for point in range(len(labels)):
-        others, label = lower[point], labels[point]
+        others, was = lower[point], labels[point]
         least = np.float32(np.inf)
         for number in range(len(others)):
             others[number] -= farthest[number]
             least = min(least, others[number])
-        upper[point] += shifts[label]
+        upper[point] += shifts[was]
         if upper[point] + slack < least:
             continue
         vector, square = points[point], squares[point]
-        was, best = label, _score(vector, centroids[label], halves[label])
+        label, best = was, _score(vector, centroids[was], halves[was])
         reach = was_at = _distance(square, best)
         if reach + slack < least:
             upper[point] = reach
@@ -270,16 +278,11 @@ def _follow(
         for number in range(len(others)):
             if others[number] > reach + slack:
                 continue
-            top, second, at = nothing, nothing, np.int32(0)
-            for place in range(bundles.starts[number], bundles.starts[number + 1]):
-                centroid = bundles.members[place]
-                if centroid == was:
-                    continue
-                score = _score(vector, centroids[centroid], halves[centroid])
-                if score > top:
-                    top, second, at = score, top, centroid
-                elif score > second:
-                    second = score
+            members = bundles.members[bundles.starts[number] : bundles.starts[number + 1]]
+            for centroid in members:
+                scores[centroid] = _score(vector, centroids[centroid], halves[centroid])
+            scores[was] = nothing  # It is the one to beat, and none of the others.
+            top, second, at = _two_best(scores, members)
             if top > best or (top == best and at < label and top > nothing):
                 if label != was:  # Its bundle was searched before; it is one of the others now.
                     own = bundles.bundle_of[label]
