@@ -11,11 +11,15 @@ import asyncio
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 
 from server.jobs.model import EventRecord
 
 KEPT = 256
 """Events of a run that are kept; a watcher further behind reads the store."""
+
+WOKEN_AT_ONCE = 16
+"""Watchers whose turn comes together: a thousand at once would keep every call waiting."""
 
 
 class Tail:
@@ -82,5 +86,12 @@ class Tail:
             self._bells.discard(bell)
 
     def _ring(self) -> None:
-        for bell in self._bells:
+        self._ring_some(iter(list(self._bells)))
+
+    def _ring_some(self, bells: Iterator[asyncio.Event]) -> None:
+        """Wake a few watchers now, and the others behind what else the loop has to do."""
+        some = list(islice(bells, WOKEN_AT_ONCE))
+        for bell in some:
             bell.set()
+        if some:
+            asyncio.get_running_loop().call_soon(self._ring_some, bells)
