@@ -92,7 +92,7 @@ async def test_a_stream_that_breaks_ends_with_the_reason(
         events = events_of(Event, answer)
         async with asyncio.timeout(10):
             await anext(events)
-            monkeypatch.setattr(world.store, "events_after", away)
+            monkeypatch.setattr(world.store, "get_cluster", away)
             (last,) = [event async for event in events]
 
     assert answer.status_code == 200
@@ -126,7 +126,7 @@ async def test_members_that_break_off_end_with_the_reason(
     path = "/v1/clusters/done/groups/cl_0/members?include_payload=true"
     whole = [one async for one in events_of(Member, await world_rest.get(path))]
     monkeypatch.setattr(findings, "MEMBERS_AT_ONCE", 4)
-    monkeypatch.setattr(findings.Findings, "_payloads", once(findings.Findings._payloads))
+    monkeypatch.setattr(findings.Findings, "payloads", once(findings.Findings.payloads))
     *some, last = [one async for one in events_of(Member, await world_rest.get(path))]
     none = await world_rest.get(path)
 

@@ -251,6 +251,11 @@ def test_the_figures_of_device_arrays_are_those_of_host_arrays(cupy, metric):
     device = quality(cupy.asarray(points), labels, metric=metric, sample_size=200)
 
     assert device.pop("sizes") == host.pop("sizes")
+    profiles = zip(device.pop("silhouette_profile"), host.pop("silhouette_profile"), strict=True)
+    for found, expected in profiles:
+        quantiles = expected.pop("quantiles")
+        assert found.pop("quantiles") == pytest.approx(quantiles, abs=2e-4)
+        assert found == expected
     assert device == pytest.approx(host, rel=1e-4)
 
 
