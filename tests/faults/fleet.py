@@ -174,6 +174,9 @@ class Fleet:
         self.gates.mkdir(parents=True, exist_ok=True)
         for path in self.gates.iterdir():
             path.unlink()
+        for server in self.servers:
+            if not server.is_up:
+                server.close()  # Its pipe is ours to close.
         self.servers = [server for server in self.servers if server.is_up]
         self.start(n_servers - len(self.servers))
         for server in self.servers:
@@ -355,7 +358,7 @@ def assert_whole(fleet: Fleet, qdrant: QdrantClient, cluster: cluster_pb2.Cluste
         "figures.json",
         "manifest.json",
         "members.parquet",
-    ]
+    ], left.files
     assert fleet.folder(cluster).verify().counts["documents"] == cluster.num_documents_clustered
 
 
