@@ -40,6 +40,7 @@ _PASSING_CODES = frozenset(
         grpc.StatusCode.DEADLINE_EXCEEDED,
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         grpc.StatusCode.ABORTED,
+        grpc.StatusCode.CANCELLED,
     }
 )
 _PASSING_HTTP = frozenset({429, 502, 503, 504})

@@ -114,3 +114,9 @@ def test_what_does_not_pass_is_told_and_leaves_nothing(
     with pytest.raises(error, match=words):
         export(short)
     assert os.listdir(request_of_fifty.directory) == []
+
+
+def test_a_call_that_a_stopping_server_cancels_is_made_again(proxy, request_of_fifty):
+    proxy.next("Scroll", None, refuse(grpc.StatusCode.CANCELLED))
+    assert exported(request_of_fifty) == ALL
+    assert proxy.calls["Scroll"] == 6
