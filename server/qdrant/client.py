@@ -35,7 +35,7 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
 
-_UNAVAILABLE = (
+UNAVAILABLE_CODES = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.CANCELLED,  # Not by us: a server that stops cancels what it has not answered.
@@ -183,7 +183,7 @@ def translated(error: Exception, *, collection: str | None = None) -> ShoalError
 def _from_status(error: grpc.RpcError, collection: str | None) -> ShoalError:
     code = error.code() if isinstance(error, (grpc.Call, grpc.aio.AioRpcError)) else None
     details = error.details() if isinstance(error, (grpc.Call, grpc.aio.AioRpcError)) else None
-    if code in _UNAVAILABLE:
+    if code in UNAVAILABLE_CODES:
         return QdrantUnavailableError(f"Qdrant does not answer: {details or code}")
     # Qdrant says NOT_FOUND for missing points too; its own words tell which.
     is_collection = "collection" in (details or "").lower()

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-from server.qdrant.client import translated
+from server.qdrant.client import UNAVAILABLE_CODES, translated
 from server.results.failures import WriteStoppedError
 
 T = TypeVar("T")
@@ -36,11 +36,9 @@ WRITE_TIMEOUT_S = 60
 
 _PASSING_CODES = frozenset(
     {
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
+        *UNAVAILABLE_CODES,
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         grpc.StatusCode.ABORTED,
-        grpc.StatusCode.CANCELLED,
     }
 )
 _PASSING_HTTP = frozenset({429, 502, 503, 504})
