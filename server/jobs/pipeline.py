@@ -1,9 +1,10 @@
 """The stages of a run, as a worker process does them.
 
     prepare:  export → load → preprocess → cluster → summarize → label → write (staged);
-              an attempt goes on from the export of an earlier one
+              an attempt goes on from the export and the groups of an earlier one
     publish:  write (visible): switch the outputs' aliases, or enrich the sources
     discard:  remove what a run staged that will never be published
+    abandon:  remove what an attempt staged that has lost its run
 
 `publish` works from the artifacts alone and may be repeated by any worker. Only this file and
 `stages/` call into `gpu`.
@@ -29,10 +30,11 @@ from server.jobs.sources import plan_sources_now
 from server.jobs.spec import Prepared, Report, RunSpec, StageClock
 from server.jobs.stages.assigning import assign_groups, keep_labels
 from server.jobs.stages.attributes import ALGORITHM, group_by_attributes
-from server.jobs.stages.grouping import find_groups
+from server.jobs.stages.grouping import Found, find_groups
 from server.jobs.stages.labeling import label_groups
-from server.jobs.stages.loading import export_documents, load_documents
+from server.jobs.stages.loading import Documents, export_documents, load_documents
 from server.jobs.stages.mapping import map_documents
+from server.jobs.stages.resuming import groups_before, keep_groups, keep_places, places_before
 from server.jobs.stages.sizing import require_room
 from server.jobs.stages.work import Work
 from server.jobs.stages.writing import write_results
@@ -81,6 +83,7 @@ def publish(spec: RunSpec, report: Report) -> list[str]:
         (spec.run_id, *spec.earlier_successes),
         keep_runs=spec.keep_runs,
     )
+    _folder(spec, spec.run_id).leave(spec.lease_number)
     return warnings
 
 
@@ -89,10 +92,21 @@ def discard(spec: RunSpec) -> None:
 
     No computing: the server does it in a thread of its own.
     """
-    _folder(spec, spec.run_id).delete()  # First: Qdrant may be away.
+    _folder(spec, spec.run_id).discard(spec.lease_number)  # First: Qdrant may be away.
     with _connected(spec) as client:
         for output in spec.outputs:
             outputs.discard_outputs(client, output)
+
+
+def abandon(spec: RunSpec) -> None:
+    """Remove what an attempt staged that was stopped because it had lost its run.
+
+    Nothing else: the run's files, and other generations of its outputs, are the next attempt's.
+    """
+    _folder(spec, spec.run_id).sweep(spec.lease_number)
+    with _connected(spec) as client:
+        for output in spec.outputs:
+            outputs.abandon_outputs(client, output)
 
 
 def _through_the_stages(work: Work, directory: Path) -> Prepared:
@@ -106,18 +120,31 @@ def _through_the_stages(work: Work, directory: Path) -> Prepared:
         if exported.n_documents == 0:
             raise TooFewPointsError(n_points=0, needed=1)
         documents = load_documents(work, exported)
-        if by_attributes is not None:
-            found = group_by_attributes(work, documents, by_attributes)
-        else:
-            found = assign_groups(work, documents) if assigns else find_groups(work, documents)
+        found = groups_before(work, exported, documents) or _group(work, exported, documents)
     except TooFewPointsError as error:
         # The filter is to blame only where all that it matched would still be too few.
         if work.spec.definition.filters is None or exported.n_matched >= error.needed:
             raise
         return _skipped(work, exported, str(error))
-    places = map_documents(work, documents, found.spaces)
+    places = places_before(work, exported)
+    if places is None:
+        places = map_documents(work, documents, found.spaces)
+        keep_places(work, exported, places)
     labeled = keep_labels(work, found) if assigns else label_groups(work, documents, found)
     return write_results(work, exported, documents, labeled, places)
+
+
+def _group(work: Work, exported: ExportReport, documents: Documents) -> Found:
+    """Find the groups as the definition wants it, and keep them for later attempts."""
+    definition = work.spec.definition
+    if definition.cluster_type == "attribute" and definition.attribute_config is not None:
+        found = group_by_attributes(work, documents, definition.attribute_config)
+    elif work.spec.assign_to is not None:
+        found = assign_groups(work, documents)
+    else:
+        found = find_groups(work, documents)
+    keep_groups(work, exported, found)
+    return found
 
 
 def _skipped(work: Work, exported: ExportReport, why: str) -> Prepared:

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -224,8 +224,8 @@ class RunningRun:
     async def _after_stop(self) -> None:
         """Clean up behind stopped work, as its reason asks."""
         if self._held.stop_reason == "lease lost":
-            return
-        if self._held.stop_reason == "deleted":
+            await self._abandon()
+        elif self._held.stop_reason == "deleted":
             await self._discard()
         elif self._held.stop_reason == "canceled":
             if self._run.committed_at is None:
@@ -267,15 +267,31 @@ class RunningRun:
         await self._finish("failed", error=error)
 
     async def _discard(self) -> None:
-        """Remove what was staged; here, because a fresh worker may take seconds to come.
-
-        Never fails: a run must end even where its leftovers cannot be removed now. The
-        cluster's next run sweeps them.
-        """
-        try:
+        """Remove what was staged. Never fails: a run must end where leftovers cannot go now."""
+        with self._leftovers_logged():
             # The spec it began with: a rename since then would name another output.
-            spec = self._spec or await self._at.make_spec(self._held.cluster, self._run)
-            await asyncio.to_thread(pipeline.discard, spec)
+            spec = self._spec or await self._make_spec()
+            await self._remove(pipeline.discard, spec)
+
+    async def _abandon(self) -> None:
+        """Remove what a stopped attempt staged of a run that is another's now."""
+        with self._leftovers_logged():
+            spec = self._spec or await self._make_spec()
+            record = await self._at.store.get_cluster(spec.namespace_id, spec.cluster_id)
+            run = record.run(self.run_id)
+            to_show = run.result.outputs if run is not None and run.result is not None else []
+            staged = tuple(output for output in spec.outputs if output not in to_show)
+            await self._remove(pipeline.abandon, replace(spec, outputs=staged))
+
+    async def _remove(self, function: Callable[[RunSpec], None], spec: RunSpec) -> None:
+        """Call it here: a fresh worker may take seconds to come."""
+        await asyncio.to_thread(function, spec)
+
+    @contextmanager
+    def _leftovers_logged(self) -> Iterator[None]:
+        """Let go what could not be removed now: the cluster's next run sweeps it."""
+        try:
+            yield
         except Exception:
             log.warning("run %s: what it staged was not removed", self.run_id, exc_info=True)
 

@@ -2,41 +2,31 @@
 
 ``{base}/{namespace_id}/{cluster_id}/{run_id}/`` on any fsspec file system. The manifest is
 written last and at once, so its presence means that every file it names is complete; a
-folder without one is the leftover of a run that did not get that far. Names that begin with
-a dot are the attempts' own and no artifacts.
+folder without one is the leftover of a run that did not get that far.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import re
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, BinaryIO
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec import AbstractFileSystem
-from fsspec.implementations.local import LocalFileSystem
 
 from server.errors import NotFoundError
 from server.results.failures import ArtifactError
-from server.results.fence import LEASE_FILE, Fence
 from server.results.groups import NOISE_ID, SUBGROUP, Group
 from server.results.manifest import (
     MANIFEST,
     ArtifactFile,
     Manifest,
-    digest_of,
     library_versions,
     parse_manifest,
 )
+from server.results.storage import EXPORT, RunStorage, write_all
 from server.results.tables import (
     groups_of,
     groups_table,
@@ -49,128 +39,10 @@ from server.results.tables import (
 MEMBERS = "members.parquet"
 CENTROIDS = "centroids.parquet"
 FIGURES = "figures.json"
-EXPORT = "export"
-SCRATCH = ".shoal-"
-
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 
 
-class RunFolder:
-    """The folder of one run.
-
-    Parameters
-    ----------
-    base_url : str
-        An fsspec URL or a local path, under which all runs lie.
-    namespace_id, cluster_id, run_id : str
-        As the store knows them. Anything but letters, digits, ``_`` and ``-`` is refused.
-    storage_options : mapping, optional
-        Handed to the fsspec file system.
-
-    Raises
-    ------
-    ArtifactError
-        If an id could lead out of the base folder.
-    """
-
-    def __init__(
-        self,
-        base_url: str,
-        namespace_id: str,
-        cluster_id: str,
-        run_id: str,
-        storage_options: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.namespace_id = namespace_id
-        self.cluster_id = cluster_id
-        self.run_id = run_id
-        self.fs, cluster_root = cluster_folder(base_url, namespace_id, cluster_id, storage_options)
-        self.root = f"{cluster_root}/{checked_id(run_id)}"
-        self._digests: dict[str, ArtifactFile] = {}
-        self._fence: Fence | None = None
-
-    @property
-    def is_local(self) -> bool:
-        """Whether the folder is on this machine's own file system."""
-        return isinstance(self.fs, LocalFileSystem)
-
-    @property
-    def url(self) -> str:
-        """Where the files are, for people and programs."""
-        return str(self.fs.unstrip_protocol(self.root))
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the manifest is there, and so everything that it names."""
-        return bool(self.fs.exists(self._path(MANIFEST)))
-
-    def begin(self, lease_number: int = 1) -> None:
-        """Begin an attempt: remove what earlier ones of the same run left, but for their export.
-
-        Raises
-        ------
-        LeaseLostError
-            If an attempt under a later lease has begun. Every write below raises it too, once
-            one has.
-        """
-        fence = Fence(self.fs, self.root, lease_number)
-        self.fs.makedirs(self.root, exist_ok=True)
-        fence.take()
-        self._fence = fence
-        self._digests.clear()
-        if self.is_whole:
-            self.fs.rm_file(self._path(MANIFEST))
-        for path in self.fs.ls(self.root, detail=False):
-            if path.rstrip("/").rpartition("/")[2] not in (EXPORT, LEASE_FILE):
-                self.fs.rm(path, recursive=True)
-
-    def delete(self) -> None:
-        """Remove all files of the run. The manifest goes first: half is never taken for whole."""
-        self._digests.clear()
-        if self.is_whole:
-            self.fs.rm_file(self._path(MANIFEST))
-        if self.fs.exists(self.root):
-            self.fs.rm(self.root, recursive=True)
-
-    @contextmanager
-    def export_dir(self) -> Iterator[Path]:
-        """Give a local folder to export into, which goes with the block unless it is kept."""
-        with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=self._scratch_parent()) as scratch:
-            folder = Path(scratch) / EXPORT
-            folder.mkdir()
-            yield folder
-
-    def keep_export(self, folder: Path) -> Path:
-        """Keep what lies in the folder of `export_dir`, in place of any earlier export.
-
-        Returns where to read it from within the block: on a local file system it is moved in
-        one step, elsewhere it is uploaded, and the local files stay.
-        """
-        self._check_fence()
-        self._remove_export()
-        if self.is_local:
-            kept = Path(self._path(EXPORT))
-            folder.rename(kept)
-            return kept
-        # The word that it is whole comes last; names with a dot sort first.
-        for path in sorted((p for p in folder.iterdir()), reverse=True):
-            self.fs.makedirs(self._path(EXPORT), exist_ok=True)
-            self.fs.put_file(str(path), self._path(f"{EXPORT}/{path.name}"))
-        return folder
-
-    def fetch_export(self, folder: Path) -> Path:
-        """Give a local folder with the export that was kept before; an empty one if none was."""
-        if self.is_local:
-            return Path(self._path(EXPORT))
-        if self.fs.exists(self._path(EXPORT)):
-            for path in self.fs.ls(self._path(EXPORT), detail=False):
-                self.fs.get_file(path, str(folder / path.rpartition("/")[2]))
-        return folder
-
-    def adopt_export(self, path: Path, sha256: str) -> None:
-        """Take over the checksum that the export's writer took, instead of reading it again."""
-        name = f"{EXPORT}/{path.name}"
-        self._digests[name] = ArtifactFile(name=name, size_bytes=path.stat().st_size, sha256=sha256)
+class RunFolder(RunStorage):
+    """The folder of one run: what it has for readers, beside how attempts write to it."""
 
     def write_members(self, members: pa.Table) -> None:
         """Write ``members.parquet`` from a table of `members_table`."""
@@ -184,7 +56,7 @@ class RunFolder:
     def write_figures(self, figures: Mapping[str, Any]) -> None:
         """Write ``figures.json``: what the run's report draws."""
         text = json.dumps(figures, allow_nan=False).encode()
-        self._write(FIGURES, lambda sink: _write_all(sink, text))
+        self._write(FIGURES, lambda sink: write_all(sink, text))
 
     def read_figures(self) -> dict[str, Any]:
         """Read what `write_figures` wrote; empty for a run of a version that wrote none."""
@@ -222,13 +94,6 @@ class RunFolder:
         """
         self._write(name, write)
         return self._digests[name]
-
-    def read_copy(self, name: str) -> bytes | None:
-        """Read a small file of `add_copy`; None where there is none."""
-        try:
-            return bytes(self.fs.cat_file(self._path(name)))
-        except FileNotFoundError:
-            return None
 
     def read_manifest(self) -> Manifest:
         """Read the manifest.
@@ -344,61 +209,14 @@ class RunFolder:
         self._remove_export()
         return had_one
 
-    def _remove_export(self) -> None:
-        if self.fs.exists(self._path(EXPORT)):
-            self.fs.rm(self._path(EXPORT), recursive=True)
-
-    def _path(self, name: str) -> str:
-        return f"{self.root}/{name}"
-
     def _gone(self, name: str) -> NotFoundError:
         return NotFoundError(
             "artifacts of run", self.run_id, f"{name} is not there; they may have been retired"
         )
 
-    def _names(self) -> list[str]:
-        names = [path[len(self.root) + 1 :] for path in self.fs.find(self.root)]
-        return [name for name in names if not any(p.startswith(".") for p in name.split("/"))]
-
-    def _write(self, name: str, write: Callable[[BinaryIO], None]) -> None:
-        with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=self._scratch_parent()) as scratch:
-            path = Path(scratch) / "content"
-            with path.open("wb") as sink:
-                write(sink)
-                sink.flush()
-                os.fsync(sink.fileno())
-            self._upload(path, name)
-
-    def _scratch_parent(self) -> str | None:
-        """Give a scratch place on the run's own disk, so that a rename is enough."""
-        if not self.is_local:
-            return None
-        Path(self.root).mkdir(parents=True, exist_ok=True)
-        return self.root
-
-    def _check_fence(self) -> None:
-        if self._fence is not None:
-            self._fence.check()
-
-    def _upload(self, path: Path, name: str) -> None:
-        with path.open("rb") as source:
-            self._digests[name] = digest_of(source, name)
-        self._check_fence()
-        self.fs.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
-        if self.is_local:
-            shutil.move(path, self._path(name))
-            return
-        self.fs.put_file(str(path), self._path(name))
-
     def _put_manifest(self, manifest: Manifest) -> None:
         text = manifest.model_dump_json(indent=2).encode()
-        self._write(MANIFEST, lambda sink: _write_all(sink, text))
-
-    def _digest(self, name: str) -> ArtifactFile:
-        if name not in self._digests:
-            with self.fs.open(self._path(name), "rb") as source:
-                self._digests[name] = digest_of(source, name)
-        return self._digests[name]
+        self._write(MANIFEST, lambda sink: write_all(sink, text))
 
     @contextmanager
     def open_parquet(self, name: str) -> Iterator[pq.ParquetFile]:
@@ -425,19 +243,6 @@ class RunFolder:
                 ) from error
 
 
-def cluster_folder(
-    base_url: str,
-    namespace_id: str,
-    cluster_id: str,
-    storage_options: Mapping[str, Any] | None = None,
-) -> tuple[AbstractFileSystem, str]:
-    """Give the file system and the path under which all runs of a cluster lie."""
-    # Other processes write here, too: a remembered listing would hide what they did.
-    options = {"use_listings_cache": False, **(storage_options or {})}
-    fs, base = fsspec.core.url_to_fs(base_url, **options)
-    return fs, "/".join([base.rstrip("/"), checked_id(namespace_id), checked_id(cluster_id)])
-
-
 def _nearest_first(
     file: pq.ParquetFile, slices: Sequence[tuple[int, int]], columns: Sequence[str] | None
 ) -> pa.Table:
@@ -445,16 +250,3 @@ def _nearest_first(
     table = pa.concat_tables([read_rows(file, start, n, None) for start, n in slices])
     ordered = table.sort_by("distance_to_centroid")
     return ordered if columns is None else ordered.select(list(columns))
-
-
-def checked_id(value: str) -> str:
-    """Let only ids through that stay within the folder they name."""
-    if not _ID.fullmatch(value):
-        raise ArtifactError(
-            f"{value!r} is no id; letters, digits, '_' and '-' are allowed, at most 128"
-        )
-    return value
-
-
-def _write_all(sink: BinaryIO, content: bytes) -> None:
-    sink.write(content)

@@ -28,10 +28,11 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from server.errors import NotFoundError
 from server.jobs.model import GroupNames
-from server.results.artifacts import CENTROIDS, EXPORT, MEMBERS, RunFolder
+from server.results.artifacts import CENTROIDS, MEMBERS, RunFolder
 from server.results.manifest import MANIFEST, digest_of
 from server.results.maps import all_maps
 from server.results.names import renamed_groups, renamed_members
+from server.results.storage import EXPORT
 from server.results.tables import ROWS_PER_ROW_GROUP, groups_table
 
 Format = Literal["parquet", "csv", "jsonl"]

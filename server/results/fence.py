@@ -28,17 +28,22 @@ class Fence:
     def __init__(self, fs: AbstractFileSystem, root: str, number: int) -> None:
         self._fs = fs
         self._path = f"{root}/{LEASE_FILE}"
-        self._number = number
+        self.number = number
+
+    @property
+    def is_overtaken(self) -> bool:
+        """Whether an attempt under a later lease has begun."""
+        return (self._found() or 0) > self.number
 
     def take(self) -> None:
         """Put the number into the folder, or raise `LeaseLostError` if a later one is there."""
-        if (self._found() or 0) > self._number:
+        if self.is_overtaken:
             raise self._lost()
-        self._fs.pipe_file(self._path, str(self._number).encode())
+        self._fs.pipe_file(self._path, str(self.number).encode())
 
     def check(self) -> None:
         """Raise `LeaseLostError` unless the folder still has this number."""
-        if self._found() != self._number:
+        if self._found() != self.number:
             raise self._lost()
 
     def _found(self) -> int | None:

@@ -38,7 +38,7 @@ from server.results.writes import (
 )
 
 MAX_SLUG_LENGTH = 64
-_ATTEMPT = re.compile(r"(run_[A-Za-z0-9]+)(-\d+)?")
+_ATTEMPT = re.compile(r"(run_[A-Za-z0-9]+)(?:-(\d+))?")
 
 R = TypeVar("R")
 Published = Literal["switched", "already", "superseded"]
@@ -254,20 +254,30 @@ def publish_outputs(
 
 
 def discard_outputs(client: QdrantClient, output: OutputCollection) -> bool:
-    """Remove what the run's attempts staged and never published; whether there was anything.
+    """Remove what this attempt and those before it staged; whether there was anything.
 
-    A published generation is left alone: the run was committed, and others may read it.
+    A published generation is left alone: the run was committed, and others may read it. So is
+    that of a later attempt, which has taken the run over.
     """
     shown = _alias_target(client, output.name)
-    run_id = _run_of(output.generation, output.name)
-    staged = [
-        generation
-        for generation in _generations(_collections(client), output.name)
-        if generation != shown and _run_of(generation, output.name) == run_id
-    ]
+    run_id, newest = _attempt_of(output.generation, output.name)
+    staged = []
+    for generation in _generations(_collections(client), output.name):
+        of_run, number = _attempt_of(generation, output.name)
+        if generation != shown and of_run == run_id and number <= newest:
+            staged.append(generation)
     for generation in staged:
         _delete(client, generation)
     return bool(staged)
+
+
+def abandon_outputs(client: QdrantClient, output: OutputCollection) -> bool:
+    """Remove what one attempt alone staged, unless readers see it; whether there was anything."""
+    staged = output.generation in _collections(client)
+    if not staged or _alias_target(client, output.name) == output.generation:
+        return False
+    _delete(client, output.generation)
+    return True
 
 
 def remove_outputs(client: QdrantClient, output: OutputCollection) -> int:
@@ -359,6 +369,7 @@ def _generations(existing: Collection[str], name: str) -> list[str]:
     )
 
 
-def _run_of(generation: str, name: str) -> str | None:
+def _attempt_of(generation: str, name: str) -> tuple[str, int]:
+    """Read a generation's run and the number of its attempt's lease; "" for none of ours."""
     found = _ATTEMPT.fullmatch(generation.removeprefix(f"{name}."))
-    return found[1] if found is not None else None
+    return (found[1], int(found[2] or 1)) if found is not None else ("", 0)

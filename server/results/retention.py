@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from server.errors import NotFoundError
-from server.results.artifacts import RunFolder, cluster_folder
+from server.results.artifacts import RunFolder
+from server.results.storage import cluster_folder
 
 DEFAULT_KEEP_RUNS = 3
 

@@ -65,3 +65,8 @@ def test_kill_9(replicas: Fleet, qdrant: QdrantClient, tell: Tell, point: str, v
     else:
         assert exports[0] == f"{N_DOCUMENTS} documents exported"
         assert [("by an earlier attempt" in m) for m in exports[1:]] == [True]
+    found = [m for m in watcher.messages if "groups" in m]
+    if point in ("label", "write", "write.end"):
+        assert found == ["4 groups", "4 groups found by an earlier attempt are used"]
+    else:
+        assert found == ["4 groups"]

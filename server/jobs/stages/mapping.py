@@ -36,7 +36,7 @@ from server.jobs.spec import Device
 from server.jobs.stages.loading import ID_COLUMNS, Documents
 from server.jobs.stages.spaces import Spaces
 from server.jobs.stages.work import Array, Work
-from server.results.artifacts import EXPORT, RunFolder
+from server.results.artifacts import RunFolder
 from server.results.maps import (
     KEYS,
     document_keys,
@@ -45,6 +45,7 @@ from server.results.maps import (
     read_map,
     write_map,
 )
+from server.results.storage import EXPORT
 
 
 class NoMapError(PreconditionError):

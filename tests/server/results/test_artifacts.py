@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tempfile
 import uuid
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -286,6 +290,74 @@ def test_an_attempt_that_lost_its_lease_writes_nothing_more(base_url):
     with pytest.raises(LeaseLostError):
         lost.write_members(members([0]))
     assert not owner.fs.exists(f"{owner.root}/members.parquet")
+
+
+def kill_while_it_exports(base_url: str, run_id: str, lease_number: int) -> None:
+    """Begin an attempt in a process that ends in the middle of its export."""
+    program = (
+        "import os, sys; from server.results.artifacts import RunFolder\n"
+        "folder = RunFolder(sys.argv[1], 'ns_1', 'clust_1', sys.argv[2])\n"
+        "folder.begin(int(sys.argv[3]))\n"
+        "with folder.export_dir() as export:\n"
+        "    (export / 'part-0.parquet').write_bytes(b'half')\n"
+        "    os._exit(9)\n"
+    )
+    arguments = [sys.executable, "-c", program, base_url, run_id, str(lease_number)]
+    assert subprocess.run(arguments, check=False).returncode == 9
+
+
+def scratch_of(folder: RunFolder) -> list[Path]:
+    places = (Path(folder.root), Path(tempfile.gettempdir()))
+    found = [path for place in places for path in place.glob("*.shoal-*")]
+    return [path for path in found if folder.is_local or path.name.startswith(folder.run_id)]
+
+
+def test_what_a_killed_attempt_left_goes_when_the_next_begins(base_url):
+    run_id = f"run_{uuid.uuid4().hex[:8]}"
+    folder = RunFolder(base_url, "ns_1", "clust_1", run_id)
+    kill_while_it_exports(base_url, run_id, 1)
+    assert len(scratch_of(folder)) == 1
+
+    folder.begin(2)
+    assert scratch_of(folder) == []
+
+
+def test_sweeping_leaves_the_scratch_of_a_later_attempt(base_url):
+    folder = RunFolder(base_url, "ns_1", "clust_1", f"run_{uuid.uuid4().hex[:8]}")
+    folder.begin(3)
+    with folder.export_dir() as export:
+        folder.sweep(2)
+        assert export.exists()
+        folder.sweep(3)
+        assert not export.exists()
+
+
+def test_an_attempt_that_lost_its_run_discards_nothing_of_the_next(base_url):
+    lost = RunFolder(base_url, "ns_1", "clust_1", "run_1")
+    lost.begin(1)
+    owner = RunFolder(base_url, "ns_1", "clust_1", "run_1")
+    owner.begin(2)
+    owner.write_groups(GROUPS)
+
+    lost.discard(1)
+    assert len(owner.read_groups()) == len(GROUPS)
+    owner.discard(2)
+    assert not owner.fs.exists(owner.root)
+
+
+def test_a_checkpoint_outlives_its_attempt_and_is_no_artifact(base_url):
+    folder = written(base_url)
+    folder.keep_checkpoint("groups", b"found")
+    folder.begin(2)
+    assert folder.checkpoint("groups") == b"found"
+    assert folder.checkpoint("map") is None
+
+    folder.write_groups(GROUPS)
+    folder.write_manifest(counts={}, device="cpu", timings_s={})
+    assert [file.name for file in folder.files()] == ["centroids.parquet", "export/part-0.parquet"]
+    folder.leave(2)
+    assert folder.checkpoint("groups") is None
+    folder.verify()
 
 
 def test_a_failed_export_of_a_remote_folder_uploads_nothing():

@@ -16,6 +16,7 @@ from server.qdrant.client import connect
 from server.results.failures import OutputLostError, OutputNameTakenError, WriteStoppedError
 from server.results.groups import Group, member_order, members_table
 from server.results.outputs import (
+    abandon_outputs,
     discard_outputs,
     generation_of,
     plan_output,
@@ -219,6 +220,37 @@ def test_discarding_leaves_what_readers_see(client, output):
     assert discard_outputs(client, second) is True
     assert discard_outputs(client, second) is False
     assert discard_outputs(client, output) is False
+    assert client.count(output.name, exact=True).count == 6
+
+
+def attempts(output: OutputCollection, *numbers: int) -> list[OutputCollection]:
+    """The generations of several attempts of one run."""
+    return [
+        output.model_copy(update={"generation": generation_of(output.name, "run_1", number)})
+        for number in numbers
+    ]
+
+
+def test_an_attempt_discards_those_before_it_and_none_after(client, output):
+    first, second, third = attempts(output, 1, 2, 3)
+    for each in (third, second, first):  # Those before are slow; they do not touch the third.
+        stage(client, each)
+
+    assert discard_outputs(client, second) is True
+    assert not client.collection_exists(first.generation)
+    assert not client.collection_exists(second.generation)
+    assert client.count(third.generation, exact=True).count == 6
+
+
+def test_an_attempt_that_lost_its_run_abandons_its_own_generation_alone(client, output):
+    first, second = attempts(output, 1, 2)
+    stage(client, second)
+    stage(client, first)
+
+    assert abandon_outputs(client, second) is True
+    assert abandon_outputs(client, second) is False
+    publish_outputs(client, first, drain_s=0)
+    assert abandon_outputs(client, first) is False
     assert client.count(output.name, exact=True).count == 6
 
 
