@@ -1,9 +1,9 @@
 """Events of a run: numbered in the store, and passed on to whoever watches.
 
 A watcher reads the stored events first, then waits for its bell. Events that are stored here
-reach it at once; those of other servers are found by one question to the store every
-`POLL_S` seconds, for all watched runs together. A watcher holds nothing but its place, so one
-that goes away leaves nothing.
+reach it at once; those of other servers, and changes of a run's record, are found by two
+questions to the store every `POLL_S` seconds, for all watched runs together. A watcher holds
+nothing but its place, so one that goes away leaves nothing.
 """
 
 from __future__ import annotations
@@ -11,21 +11,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 
 from server.errors import ClusterNotFoundError, ServerStoppingError, UnavailableError
 from server.jobs.ledger import utc_now
-from server.jobs.model import ClusterRecord, EventRecord, RunRecord
+from server.jobs.model import EventRecord, RunRecord
 from server.jobs.tails import Tail
 from server.stores.base import JobStore
 
 log = logging.getLogger(__name__)
 
 POLL_S = 1.0
-LOOKS_PER_POLL = 5
-"""A run's record changes seldom without an event, so a watcher reads it only so many polls."""
 HEARTBEAT_S = 15.0
 BATCH = 200
 
@@ -46,7 +43,6 @@ class EventLog:
         self._store = store
         self._poll_s = poll_s
         self._heartbeat_s = heartbeat_s
-        self._look_s = LOOKS_PER_POLL * poll_s
         self._tails: dict[str, Tail] = {}
         self._polling: asyncio.Task[None] | None = None
         self._is_closing = False
@@ -91,8 +87,8 @@ class EventLog:
         """
         clock = asyncio.get_running_loop().time
         last_sent = clock()
-        looked_at, seen_changes = -math.inf, -1
-        with self._watch(run_id) as tail, tail.bell() as bell:
+        seen_changes = -1
+        with self._watch(run_id, cluster_id) as tail, tail.bell() as bell:
             while True:
                 bell.clear()
                 changes = tail.changes
@@ -107,18 +103,17 @@ class EventLog:
                         return
                 if events:
                     continue
-                now = clock()
-                is_quiet = now - last_sent >= self._heartbeat_s
-                if is_quiet or changes != seen_changes or now - looked_at >= self._look_s:
-                    run = await self._run(namespace_id, cluster_id, run_id)
-                    looked_at, seen_changes = now, changes
+                is_quiet = clock() - last_sent >= self._heartbeat_s
+                if is_quiet or changes != seen_changes:
+                    run = await self._run(tail, namespace_id, cluster_id, run_id)
+                    seen_changes = changes
                     if run.is_final:
                         final = await self.append(final_event(run))
                         if final.sequence <= after_sequence:
                             return  # The watcher has seen the end already.
                         continue
                     if is_quiet:
-                        last_sent = now
+                        last_sent = clock()
                         yield Heartbeat(run)
                 if self._is_closing:
                     raise ServerStoppingError(
@@ -126,19 +121,19 @@ class EventLog:
                         f"after sequence {after_sequence}"
                     )
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(bell.wait(), min(self._look_s, self._heartbeat_s))
+                    await asyncio.wait_for(bell.wait(), last_sent + self._heartbeat_s - clock())
 
-    async def _run(self, namespace_id: str, cluster_id: str, run_id: str) -> RunRecord:
-        cluster: ClusterRecord = await self._store.get_cluster(namespace_id, cluster_id)
+    async def _run(self, tail: Tail, namespace_id: str, cluster_id: str, run_id: str) -> RunRecord:
+        cluster = await tail.cluster(lambda: self._store.get_cluster(namespace_id, cluster_id))
         run = cluster.run(run_id)
         if run is None:
             raise ClusterNotFoundError(cluster_id)
         return run
 
     @contextlib.contextmanager
-    def _watch(self, run_id: str) -> Iterator[Tail]:
-        """Keep a run's tail while anybody watches it, and look for events of other servers."""
-        tail = self._tails.setdefault(run_id, Tail())
+    def _watch(self, run_id: str, cluster_id: str) -> Iterator[Tail]:
+        """Keep a run's tail while anybody watches it, and look for what other servers do."""
+        tail = self._tails.setdefault(run_id, Tail(cluster_id))
         if self._polling is None:
             self._polling = asyncio.create_task(self._poll(), name="event-poll")
         try:
@@ -155,8 +150,10 @@ class EventLog:
             await asyncio.sleep(self._poll_s)
             try:
                 await self._look_elsewhere()
-            except UnavailableError as error:  # Watchers meet it too, and tell their callers.
-                log.warning("the job store is away, watchers wait: %s", error)
+            except UnavailableError as error:
+                log.warning("the job store is away: %s", error)
+                for run_id in list(self._tails):  # Watchers meet it too, and tell their callers.
+                    self.ring(run_id)
             except Exception:  # Without this task no event of another server would be seen.
                 log.exception("looking for events failed; it is tried again")
 
@@ -169,6 +166,10 @@ class EventLog:
             if tail.last is not None and tail.last < last:  # What a batch leaves waits a poll.
                 for event in await self._store.events_after(run_id, tail.last, BATCH):
                     tail.add(event)
+        watched = list(self._tails.values())
+        revisions = await self._store.revisions(sorted({tail.cluster_id for tail in watched}))
+        for tail in watched:
+            tail.found(revisions.get(tail.cluster_id))
 
 
 def final_event(run: RunRecord) -> EventRecord:

@@ -1,19 +1,19 @@
-"""The newest events of one run, shared by all who watch it on this server.
+"""The newest events of one run, and its record, shared by all who watch it on this server.
 
-A thousand watchers of a run would read each event a thousand times; so what is stored here,
-or found once by looking, is kept for a while. It is only ever a shortcut: who is too far
-behind reads the store.
+A thousand watchers of a run would read each event and each change of the record a thousand
+times; so what is stored here, or found once by looking, is kept for a while. It is only ever
+a shortcut: who is too far behind reads the store.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 
-from server.jobs.model import EventRecord
+from server.jobs.model import ClusterRecord, EventRecord
 
 KEPT = 256
 """Events of a run that are kept; a watcher further behind reads the store."""
@@ -25,6 +25,11 @@ WOKEN_AT_ONCE = 16
 class Tail:
     """A run's last events without a gap, and the bells of its watchers.
 
+    Parameters
+    ----------
+    cluster_id : str
+        The cluster that the run belongs to.
+
     Attributes
     ----------
     last : int or None
@@ -33,9 +38,12 @@ class Tail:
         Grows when the run's record may have changed without an event.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cluster_id: str) -> None:
+        self.cluster_id = cluster_id
         self.last: int | None = None
         self.changes = 0
+        self._cluster: tuple[int, ClusterRecord] | None = None
+        self._reading = asyncio.Lock()
         self._recent: deque[EventRecord] = deque(maxlen=KEPT)
         self._bells: set[asyncio.Event] = set()
 
@@ -64,6 +72,19 @@ class Tail:
         """Wake the watchers to look at the record."""
         self.changes += 1
         self._ring()
+
+    def found(self, revision: int | None) -> None:
+        """Take note of the stored revision of the record, None for one that is deleted."""
+        if self._cluster is not None and self._cluster[1].revision != revision:
+            self.changed()
+
+    async def cluster(self, read: Callable[[], Awaitable[ClusterRecord]]) -> ClusterRecord:
+        """Give the record, read anew by the first who asks after a change."""
+        async with self._reading:
+            changes = self.changes  # A change while it is read makes what was read old.
+            if self._cluster is None or self._cluster[0] != changes:
+                self._cluster = changes, await read()
+            return self._cluster[1]
 
     def after(self, sequence: int) -> list[EventRecord] | None:
         """Give the events after a sequence; None where only the store can tell."""

@@ -132,6 +132,9 @@ class JobStore(Protocol):
             If the changed name is taken.
         """
 
+    async def revisions(self, cluster_ids: Sequence[str]) -> dict[str, int]:
+        """Give the stored revision of each of these clusters that there is."""
+
     async def delete_cluster(self, record: ClusterRecord) -> None:
         """Remove a cluster and its runs' events, under the same condition as a replace."""
 

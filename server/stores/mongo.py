@@ -210,6 +210,14 @@ class MongoStore:
             )
         return stored
 
+    async def revisions(self, cluster_ids: Sequence[str]) -> dict[str, int]:
+        """Give the stored revision of each of these clusters that there is."""
+        with words_for(self._name):
+            rows = await self._aggregate(
+                {"$match": {"_id": {"$in": list(cluster_ids)}}}, {"$project": {"revision": 1}}
+            )
+        return {row["_id"]: int(row["revision"]) for row in rows}
+
     async def delete_cluster(self, record: ClusterRecord) -> None:
         """Remove a cluster, then its runs' events, under the same condition as a replace."""
         with words_for(self._name):

@@ -190,6 +190,13 @@ class SqliteStore:
         await self._write(work)
         return stored
 
+    async def revisions(self, cluster_ids: Sequence[str]) -> dict[str, int]:
+        """Give the stored revision of each of these clusters that there is."""
+        values = (json.dumps(list(cluster_ids)),)
+        return await self._read(
+            lambda connection: dict(connection.execute(queries.REVISIONS, values).fetchall())
+        )
+
     async def delete_cluster(self, record: ClusterRecord) -> None:
         """Remove a cluster and its runs' events, under the same condition as a replace."""
 

@@ -59,6 +59,8 @@ DELETE FROM events WHERE run_id IN (
     EXCEPT SELECT value FROM json_each(:kept)
 )"""
 
+REVISIONS = """
+SELECT cluster_id, revision FROM clusters WHERE cluster_id IN (SELECT value FROM json_each(?))"""
 SAME_REVISION = "SELECT 1 FROM clusters WHERE cluster_id = ? AND namespace_id = ? AND revision = ?"
 HOLDER_OF_REQUEST = (
     "SELECT 1 FROM clusters WHERE namespace_id = ? AND request_id = ? AND cluster_id <> ?"

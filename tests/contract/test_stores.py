@@ -59,6 +59,20 @@ async def test_another_namespace_sees_nothing(store: JobStore) -> None:
     assert await store.get_cluster(NAMESPACE, "clust_1") == record
 
 
+async def test_the_revisions_of_many_clusters_are_told_at_once(store: JobStore) -> None:
+    for number in (1, 2, 3):
+        await store.insert_cluster(cluster(number))
+    first = await store.get_cluster(NAMESPACE, "clust_1")
+    changed = await store.replace_cluster(first.model_copy(update={"description": "new"}))
+    third = await store.get_cluster(NAMESPACE, "clust_3")
+    await store.delete_cluster(third)
+
+    assert await store.revisions(["clust_1", "clust_3", "nobody"]) == {"clust_1": changed.revision}
+    assert changed.revision == first.revision + 1
+    assert await store.revisions(["clust_2"]) == {"clust_2": first.revision}
+    assert await store.revisions([]) == {}
+
+
 async def test_what_was_never_stored_is_not_found(store: JobStore) -> None:
     with pytest.raises(ClusterNotFoundError, match="nobody"):
         await store.get_cluster(NAMESPACE, "nobody")

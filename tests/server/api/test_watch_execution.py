@@ -177,11 +177,12 @@ async def test_a_fault_of_ours_in_the_middle_is_an_event_too_and_hides_its_insid
         raise RuntimeError("password=hunter2")
 
     cluster = await caller.create(body)
-    await world.begin(cluster.cluster_id)
+    run = await world.begin(cluster.cluster_id)
     events = aiter(watch(caller, cluster.cluster_id))
     await anext(events)
 
     monkeypatch.setattr(world.store, "get_cluster", broken)
+    world.events.ring(run.run_id)
     last = await anext(events)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await anext(events)

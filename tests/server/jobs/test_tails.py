@@ -9,7 +9,7 @@ from server.jobs.tails import WOKEN_AT_ONCE, Tail
 
 
 async def test_a_crowd_is_woken_in_turns_with_everything_else() -> None:
-    tail = Tail()
+    tail = Tail("clust_1")
     turns: list[str] = []
 
     async def watch(bell: asyncio.Event) -> None:
