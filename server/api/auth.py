@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from server.api.logins import FailedLogins
 from server.errors import UnauthenticatedError
 from server.jobs.model import Role
+from server.metrics import Metrics
 from server.tenancy import Caller, Tenancy
 
 _CLUSTERS = "/clusters.v1.ClusterService/"
@@ -73,9 +74,15 @@ class Credentials:
 class Gate:
     """Lets calls in: by key, namespace and role, and no peer that tries keys all day."""
 
-    def __init__(self, tenancy: Tenancy, logins: FailedLogins | None = None) -> None:
+    def __init__(
+        self,
+        tenancy: Tenancy,
+        logins: FailedLogins | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
         self._tenancy = tenancy
         self._logins = logins or FailedLogins()
+        self._metrics = metrics or Metrics()
 
     async def admit(self, method: str, credentials: Credentials) -> Caller:
         """Authenticate a call, check its role, and make it the task's current caller.
@@ -100,6 +107,7 @@ class Gate:
         try:
             caller = await self._tenancy.authenticate(key, credentials.namespace)
         except UnauthenticatedError:
+            self._metrics.failed_logins.inc()
             if key is not None:
                 self._logins.failed(credentials.peer)
             raise

@@ -19,12 +19,11 @@ from google.protobuf.message import DecodeError
 from server import tracing
 from server.api.auth import Credentials, Gate, is_open
 from server.api.errors import Answer, answer_to, internal_answer, is_ours_to_mend
-from server.api.logins import FailedLogins
 from server.api.rest.errors import is_from_gateway, rest_answer
-from server.errors import InvalidRequestError, ShoalError, UnauthenticatedError, Violation
+from server.errors import InvalidRequestError, ShoalError, Violation
 from server.jobs.ids import new_id
 from server.metrics import Metrics
-from server.tenancy import Caller, Tenancy
+from server.tenancy import Caller
 from server.tracing import Tracing, trace_id_of
 
 REQUEST_ID_TRAILER = "x-request-id"
@@ -41,18 +40,17 @@ _log = logging.getLogger(__name__)
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Admits calls by `tenancy` and ends each with a status that its caller can use."""
+    """Admits calls by a gate and ends each with a status that its caller can use."""
 
     def __init__(
         self,
-        tenancy: Tenancy,
+        gate: Gate,
         *,
-        logins: FailedLogins | None = None,
         metrics: Metrics | None = None,
         traces: Tracing = tracing.OFF,
         recheck_s: float = RECHECK_S,
     ) -> None:
-        self._gate = Gate(tenancy, logins)
+        self._gate = gate
         self._metrics = metrics or Metrics()
         self._tracing = traces
         self._recheck_s = recheck_s
@@ -132,8 +130,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             end("CANCELLED")
             raise
         except Exception as error:
-            if isinstance(error, UnauthenticatedError):
-                self._metrics.failed_logins.inc()
             answer = line.answer(error)
             end(answer.code.name)
             rest = rest_answer(answer).trailers if is_from_gateway(metadata) else ()

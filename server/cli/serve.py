@@ -96,6 +96,7 @@ def serve(
 
 async def _serve(settings: Settings, *, json_output: bool) -> None:
     # Loads Dask, Qdrant and the stores: commands that only call a server do without.
+    from server.api.auth import Gate
     from server.api.interceptor import CallInterceptor
     from server.api.logins import FailedLogins
     from server.api.rest.check import GatewayChecks
@@ -112,21 +113,15 @@ async def _serve(settings: Settings, *, json_output: bool) -> None:
     runs_grace_s = settings.shutdown_grace_s - calls_grace_s
     # Without a drain (a fault, before serving) nobody waits for runs.
     async with App(settings.model_copy(update={"shutdown_grace_s": 0.0})) as app:
+        gate = Gate(app.tenancy, logins, app.metrics)
         served = await build_grpc_server(
             Services(
                 ClusterService(app.clusters, app.results), TaskService(app.clusters, app.workers)
             ),
             listen=settings.listen,
             credentials=credentials,
-            interceptors=[
-                CallInterceptor(
-                    app.tenancy,
-                    logins=logins,
-                    metrics=app.metrics,
-                    traces=app.tracing,
-                )
-            ],
-            more=[GatewayChecks(app.tenancy, logins).handler()],
+            interceptors=[CallInterceptor(gate, metrics=app.metrics, traces=app.tracing)],
+            more=[GatewayChecks(gate).handler()],
         )
         await served.server.start()
         try:

@@ -19,13 +19,11 @@ from clusters.gateway.v1 import external_check_pb2 as pb
 from server.api.auth import Credentials, Gate
 from server.api.convert.requests import IDEMPOTENCY_HEADER
 from server.api.errors import Answer, answer_to, internal_answer, is_ours_to_mend
-from server.api.logins import FailedLogins
 from server.api.rest.errors import rest_answer
 from server.api.rest.requests import check_request
 from server.api.rest.routes import Routes
 from server.errors import InvalidRequestError, ShoalError, Violation
 from server.jobs.ids import new_id
-from server.tenancy import Tenancy
 
 SERVICE = "envoy.service.auth.v3.Authorization"
 """The name under which Envoy calls; its messages are Envoy's in part (see the proto)."""
@@ -45,10 +43,10 @@ _log = logging.getLogger(__name__)
 
 
 class GatewayChecks:
-    """Answers Envoy, for calls admitted by `tenancy`."""
+    """Answers Envoy, for calls that the gate admits."""
 
-    def __init__(self, tenancy: Tenancy, logins: FailedLogins | None = None) -> None:
-        self._gate = Gate(tenancy, logins)
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
         self._routes = Routes()
 
     def handler(self) -> grpc.GenericRpcHandler[Any, Any]:

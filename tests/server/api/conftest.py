@@ -18,6 +18,7 @@ from qdrant_client import AsyncQdrantClient, QdrantClient
 from qdrant_client.models import Distance, PointStruct, VectorParams
 from qdrant_fixtures import *  # noqa: F403
 
+from server.api.auth import Gate
 from server.api.interceptor import CallInterceptor
 from server.api.rest.check import GatewayChecks
 from server.api.server import Services, build_grpc_server
@@ -86,8 +87,8 @@ async def world(
     served = await build_grpc_server(
         Services(ClusterService(clusters, results), TaskService(clusters)),
         listen="127.0.0.1:0",
-        interceptors=[CallInterceptor(tenancy, recheck_s=recheck_s)],
-        more=[GatewayChecks(tenancy).handler()],
+        interceptors=[CallInterceptor(Gate(tenancy), recheck_s=recheck_s)],
+        more=[GatewayChecks(Gate(tenancy)).handler()],
     )
     await served.server.start()
     built = World(

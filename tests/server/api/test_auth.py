@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
+from clusters.gateway.v1.external_check_pb2 import CheckRequest
 from clusters.v1 import (
     cluster_requests_pb2,
     cluster_service_pb2,
@@ -16,10 +17,13 @@ from clusters.v1 import (
 from clusters.v1.cluster_service_pb2_grpc import ClusterServiceServicer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from server.api.auth import ROLE_OF
+from server.api.auth import ROLE_OF, Credentials, Gate
 from server.api.interceptor import CallInterceptor
+from server.api.rest.check import GatewayChecks
 from server.api.server import Services, build_grpc_server
 from server.api.task_service import TaskService
+from server.errors import UnauthenticatedError
+from server.metrics import Metrics
 from server.tenancy import Tenancy
 from tests.server.api.failures import Failure, failure_of
 from tests.server.api.world import ORGANIZATION, Caller, World
@@ -184,7 +188,7 @@ async def test_with_dev_any_key_or_none_will_do(world: World, headers: dict[str,
     served = await build_grpc_server(
         Services(ClusterServiceServicer(), TaskService(world.clusters)),
         listen="127.0.0.1:0",
-        interceptors=[CallInterceptor(tenancy)],
+        interceptors=[CallInterceptor(Gate(tenancy))],
     )
     await served.server.start()
     caller = Caller(served.port, headers)
@@ -194,3 +198,24 @@ async def test_with_dev_any_key_or_none_will_do(world: World, headers: dict[str,
 
     assert answer.total_count == 0
     assert await world.store.find_namespace("org_dev", "default") is not None
+
+
+async def test_a_wrong_key_is_counted_by_whichever_door_it_came(world: World) -> None:
+    metrics = Metrics()
+    gate = Gate(world.tenancy, metrics=metrics)
+    request = CheckRequest()
+    request.attributes.request.http.method = "GET"
+    request.attributes.request.http.path = "/v1/clusters"
+    request.attributes.request.http.headers["authorization"] = "Bearer sk_wrong"
+
+    class Gateway:
+        @staticmethod
+        def peer() -> str:
+            return "ipv4:127.0.0.1:9"
+
+    refused = await GatewayChecks(gate).check(request, cast(Any, Gateway()))
+    with pytest.raises(UnauthenticatedError):
+        await gate.check(next(iter(METHODS)), Credentials("sk_wrong", None, "ipv4:127.0.0.1:9"))
+
+    assert refused.denied_response.status.code == 401
+    assert metrics.registry.get_sample_value("shoal_failed_logins_total") == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -357,6 +358,8 @@ async def test_who_lost_the_lease_stops_and_changes_nothing(
     bench: Bench, pending: ClusterRecord
 ) -> None:
     folder = bench.stage(pending)
+    (folder / ".shoal-1-half").mkdir()
+    (folder / ".shoal-2-half").mkdir()
     task = begun(await bench.claimed(pending))
     await bench.engine.asked(pipeline.prepare)
     taken = await bench.lose_lease()
@@ -364,7 +367,23 @@ async def test_who_lost_the_lease_stops_and_changes_nothing(
 
     assert await bench.now() == taken
     assert await events(bench, pending) == []
-    assert folder.exists()
+    # Its own scratch goes, since its worker was killed; all else is the next attempt's.
+    assert sorted(os.listdir(folder)) == [".shoal-2-half", "members.parquet"]
+
+
+async def test_who_fails_without_knowing_that_the_lease_is_lost_removes_nothing(
+    bench: Bench, pending: ClusterRecord
+) -> None:
+    folder = bench.stage(pending)
+    task = begun(await bench.claimed(pending))
+    prepare = await bench.engine.asked(pipeline.prepare)
+    taken = await bench.lose_lease()
+    (folder / ".lease").write_text("2")
+    prepare.answer.set_exception(RuntimeError("out of order"))
+    await ended(task)
+
+    assert await bench.now() == taken
+    assert sorted(os.listdir(folder)) == [".lease", "members.parquet"]
 
 
 async def test_a_run_of_a_deleted_cluster_is_stopped_and_swept(

@@ -18,6 +18,7 @@ from clusters.v1.cluster_service_pb2_grpc import ClusterServiceStub
 from google.rpc import error_details_pb2
 from qdrant_client import AsyncQdrantClient, models
 
+from server.api.auth import Gate
 from server.api.interceptor import CallInterceptor
 from server.api.server import Services, build_grpc_server
 from server.api.service import ClusterService
@@ -58,7 +59,7 @@ async def refused_for_time(app: App, cluster_id: str, timeout_s: float) -> Failu
     served = await build_grpc_server(
         Services(ClusterService(app.clusters, app.results), TaskService(app.clusters)),
         listen="127.0.0.1:0",
-        interceptors=[CallInterceptor(app.tenancy)],
+        interceptors=[CallInterceptor(Gate(app.tenancy))],
     )
     await served.server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{served.port}") as channel:
