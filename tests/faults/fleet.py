@@ -37,7 +37,7 @@ BODY: dict[str, Any] = {
     "collection_ids": ["docs"],
     "vector_config": {"clustering_method": "kmeans", "algorithm_params": {"n_clusters": 4}},
 }
-LEASE_S = 3
+LEASE_S = 5
 WATCH_S = 20.0
 """A stream is taken up again after so long: a stopped server never ends one."""
 PR_SET_PDEATHSIG = 1

@@ -27,6 +27,10 @@ STAGE_AT = {
 }
 """Where runs wait, and the stage that a watcher sees there."""
 
+USED = "4 groups found by an earlier attempt are used"
+FOUND_AGAIN = {"summarize": ["4 groups"], "label": [USED], "write": [USED], "write.end": [USED]}
+"""What a second attempt says of the groups, where the first had come so far."""
+
 Tell = Callable[..., None]
 TAKEN_UP = "the run is taken up again"
 DIED = "the worker process died"
@@ -67,9 +71,7 @@ def test_kill_9(replicas: Fleet, qdrant: QdrantClient, tell: Tell, point: str, v
         assert exports[0] == f"{N_DOCUMENTS} documents exported"
         assert [("by an earlier attempt" in m) for m in exports[1:]] == [True]
     found = [m for m in watcher.messages if m.startswith("4 groups")]
-    again = ["4 groups found by an earlier attempt are used"]
-    finished = point in ("label", "write", "write.end")
-    assert found == ["4 groups", *(again if finished else []), last_words(cluster)]
+    assert found == ["4 groups", *FOUND_AGAIN.get(point, []), last_words(cluster)]
 
 
 def last_words(cluster: cluster_pb2.Cluster) -> str:
