@@ -27,7 +27,7 @@ import pyarrow as pa
 from machine import RESULTS, About, machine_facts, taking_turns, write_result
 from qdrant_client import grpc as pb
 from qdrant_client import models
-from replay import SECTIONS, Size, replaying, vectors
+from replay import FIELDS, SECTIONS, Size, replaying, vectors
 from rich.console import Console
 from rich.table import Table
 
@@ -38,7 +38,6 @@ from server.qdrant.embedded import start_embedded
 
 PACKAGES = ("grpcio", "numpy", "pandas", "protobuf", "pyarrow", "qdrant-client", "qdrant-edge-py")
 MEMORY_DISK = "/dev/shm" if Path("/dev/shm").is_dir() else None
-FIELDS = ("section", "year")
 N_DIMS = 384
 PEER = "qdrant-client.scroll + numpy"
 

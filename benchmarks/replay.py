@@ -48,6 +48,7 @@ SECTIONS = (
     "utils",
     "web",
 )
+FIELDS = ("section", "year")
 NAMES = {"named": ("text",), "two": ("text", "image")}
 BYTES = 2
 DISTINCT_VECTORS = 65_536
@@ -115,20 +116,24 @@ class Pages:
             if self._has_uuids:
                 start = bisect.bisect_left(self._uuids, request.offset.uuid)
         selector = request.with_payload
-        with_payload = selector.enable or bool(selector.include.fields)
+        keys = FIELDS if selector.enable else tuple(selector.include.fields)
         with_vectors = request.with_vectors.enable or bool(request.with_vectors.include.names)
         names = tuple(request.with_vectors.include.names)
-        return self.page(start, request.limit, with_payload, with_vectors, names)
+        return self.page(start, request.limit, keys, with_vectors, names)
 
     def _page(
-        self, start: int, limit: int, with_payload: bool, with_vectors: bool, names: tuple[str, ...]
+        self,
+        start: int,
+        limit: int,
+        keys: tuple[str, ...],
+        with_vectors: bool,
+        names: tuple[str, ...],
     ) -> bytes:
         stop = min(start + limit, self._size.n_points)
         parts = [] if stop >= self._size.n_points else [field(1, self._id(stop))]
         for row in range(start, stop):
             record = field(1, self._id(row))
-            if with_payload:
-                record += self._payload(row)
+            record += self._payload(row, keys)
             if with_vectors:
                 record += field(4, self._vectors(row, names))
             parts.append(field(2, record))
@@ -152,12 +157,16 @@ class Pages:
         return field(2, b"".join(field(1, field(1, n.encode()) + field(2, output)) for n in chosen))
 
     @staticmethod
-    def _payload(row: int) -> bytes:
-        """Two fields, in either order, as Qdrant's hash maps give them."""
-        section = field(4, SECTIONS[row * 7 % len(SECTIONS)].encode())
+    def _payload(row: int, keys: tuple[str, ...]) -> bytes:
+        """Those of the two fields that are asked for, in any order, as Qdrant's maps give them."""
+        values = {
+            "section": field(4, SECTIONS[row * 7 % len(SECTIONS)].encode()),
+            "year": b"\x18" + varint(1990 + row % 36),
+        }
         entries = [
-            field(2, field(1, b"section") + field(2, section)),
-            field(2, field(1, b"year") + field(2, b"\x18" + varint(1990 + row % 36))),
+            field(2, field(1, key.encode()) + field(2, value))
+            for key, value in values.items()
+            if key in keys
         ]
         return b"".join(entries if row % 3 else reversed(entries))
 

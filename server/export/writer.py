@@ -22,9 +22,9 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from server.export.errors import ExportStorageError
+from server.export.parquet_file import VectorParquetWriter
 
 _QUEUED_BATCHES: Final = 4
 _ROW_GROUP_BYTES: Final = 64 << 20
@@ -40,7 +40,7 @@ class PartFile:
 
 
 class _HashingFile:
-    """A file for Arrow that hashes what it is given. Parquet is only ever appended to."""
+    """A file that hashes what it is given. Parquet is only ever appended to."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb")
@@ -54,12 +54,6 @@ class _HashingFile:
         self.hash.update(view)
         self.n_bytes += view.nbytes
         return view.nbytes
-
-    def tell(self) -> int:
-        return self.n_bytes
-
-    def flush(self) -> None:
-        self._file.flush()
 
     def close(self) -> None:
         """Put the bytes on the disk, then close."""
@@ -180,7 +174,7 @@ class PartWriter:
         self._told = told
         self._queue: queue.Queue[pa.RecordBatch | None] = queue.Queue(_QUEUED_BATCHES)
         self._error: BaseException | None = None
-        self._writer: pq.ParquetWriter | None = None
+        self._writer: VectorParquetWriter | None = None
         self._rows_in_file = 0
         self._thread = threading.Thread(target=self._run, name="export-writer", daemon=True)
         self._thread.start()
@@ -233,7 +227,7 @@ class PartWriter:
     def _guarded_write(self, batches: list[pa.RecordBatch]) -> None:
         try:
             if batches:
-                self._write_group(pa.Table.from_batches(batches))
+                self._write_group(batches)
         except BaseException as error:
             self._error = error
 
@@ -243,21 +237,14 @@ class PartWriter:
         except BaseException as error:
             self._error = error
 
-    def _write_group(self, table: pa.Table) -> None:
+    def _write_group(self, batches: list[pa.RecordBatch]) -> None:
         if self._writer is None:
             path = self._path.with_name(f"{self._path.name}-{len(self.parts):05d}.parquet.tmp")
             file = _HashingFile(path)
             self.parts.append((path, file))
-            # Vectors do not shrink under compression or dictionaries, they only get slow.
-            self._writer = pq.ParquetWriter(
-                pa.PythonFile(file, mode="w"),
-                table.schema,
-                compression="none",
-                use_dictionary=["source_collection_id"],
-                write_statistics=False,
-            )
-        self._writer.write_table(table, row_group_size=table.num_rows)
-        self._rows_in_file += table.num_rows
+            self._writer = VectorParquetWriter(file, batches[0].schema)
+        self._writer.write_row_group(batches)
+        self._rows_in_file += sum(batch.num_rows for batch in batches)
         if self._rows_in_file >= self._rows_per_file:
             self._close_part()
 

@@ -12,7 +12,7 @@ from server.export.writer import PartFolder
 
 
 def batch(number):
-    return pa.RecordBatch.from_pydict({"source_collection_id": ["c"], "n": [number]})
+    return pa.RecordBatch.from_pydict({"source_collection_id": ["c"], "n": [str(number)]})
 
 
 def folder(path, **options):
@@ -31,7 +31,7 @@ def test_parts_are_in_view_in_the_order_of_the_pieces(tmp_path):
         assert not list(tmp_path.glob("part-*"))
         files = parts.publish()
     assert [row for f in files for row in pq.read_table(f.path)["n"].to_pylist()] == [
-        0, 1, 2, 10, 11, 12,
+        "0", "1", "2", "10", "11", "12",
     ]  # fmt: skip
     assert sorted(os.listdir(tmp_path)) == [f"part-0000{n}.parquet" for n in range(4)]
 
@@ -67,7 +67,7 @@ def test_rows_wait_for_a_slow_disk(tmp_path, monkeypatch):
         disk.set()
         reader.join(30)
         [file] = parts.publish()
-    assert pq.read_table(file.path)["n"].to_pylist() == list(range(20))
+    assert pq.read_table(file.path)["n"].to_pylist() == [str(n) for n in range(20)]
 
 
 def test_an_error_of_one_piece_leaves_nothing_of_any(tmp_path):
