@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu.errors import InvalidVectorsError
+from gpu.vector_pages import Run, plain_runs, read_run
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 BATCH_ROWS = 16_384
-"""Rows decoded at a time, so that the peak is the matrix and one batch."""
+"""Rows decoded at a time, where they are encoded; the peak is the matrix and one batch."""
 
 
 def load_vectors(paths: Sequence[str | Path], column: str) -> NDArray[np.float32]:
@@ -52,32 +53,59 @@ def load_vectors(paths: Sequence[str | Path], column: str) -> NDArray[np.float32
         with pq.ParquetFile(path) as file:
             require_column(file.schema_arrow.names, column, path)
             n_points += file.metadata.num_rows
-    matrix: NDArray[np.float32] | None = None
-    at = 0
+    target = _Target(n_points, column)
     for path in paths:
         with pq.ParquetFile(path) as file:
+            runs = plain_runs(path, file, column)
+            if runs:
+                target.copy(path, runs, file.schema_arrow.field(column).type.list_size)
+                continue
             for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=[column]):
-                rows = _matrix(batch.column(0), column)
-                if matrix is None and rows is not None:
-                    matrix = np.empty((n_points, rows.shape[1]), dtype=np.float32)
-                    matrix[:at] = np.nan
-                if matrix is not None:
-                    _require_width(rows, matrix, column, path)
-                    matrix[at : at + len(batch)] = np.nan if rows is None else rows
-                at += len(batch)
-    if matrix is None:
+                target.append(path, _matrix(batch.column(0), column), len(batch))
+    if target.matrix is None:
         raise InvalidVectorsError(f"column {column!r} holds no vectors: {n_points} rows")
-    return matrix
+    return target.matrix
 
 
-def _require_width(
-    rows: NDArray[Any] | None, first: NDArray[Any], column: str, path: str | Path
-) -> None:
-    if rows is not None and rows.shape[1] != first.shape[1]:
-        raise InvalidVectorsError(
-            f"vectors of column {column!r} differ in length: {first.shape[1]}, and "
-            f"{rows.shape[1]} in {path}"
-        )
+class _Target:
+    """The matrix under way: it is made when the first vector tells its width."""
+
+    def __init__(self, n_points: int, column: str) -> None:
+        self.matrix: NDArray[np.float32] | None = None
+        self._n_points = n_points
+        self._column = column
+        self._n_filled = 0
+
+    def append(self, path: str | Path, rows: NDArray[Any] | None, n_rows: int) -> None:
+        """Take decoded rows; None for so many null ones."""
+        if rows is not None:
+            self._of_width(rows.shape[1], path)
+        if self.matrix is not None:
+            stop = self._n_filled + n_rows
+            self.matrix[self._n_filled : stop] = np.nan if rows is None else rows
+        self._n_filled += n_rows
+
+    def copy(self, path: str | Path, runs: Sequence[Run], n_dims: int) -> None:
+        """Take rows from where their numbers lie in a file."""
+        numbers = self._of_width(n_dims, path)[self._n_filled :].reshape(-1)
+        with open(path, "rb") as source:
+            at = 0
+            for run in runs:
+                read_run(source.fileno(), run, numbers[at : at + run.n_numbers])
+                at += run.n_numbers
+        self._n_filled += at // n_dims
+
+    def _of_width(self, n_dims: int, path: str | Path) -> NDArray[np.float32]:
+        """Give the matrix, with rows that were null so far."""
+        if self.matrix is None:
+            self.matrix = np.empty((self._n_points, n_dims), dtype=np.float32)
+            self.matrix[: self._n_filled] = np.nan
+        if self.matrix.shape[1] != n_dims:
+            raise InvalidVectorsError(
+                f"vectors of column {self._column!r} differ in length: {self.matrix.shape[1]}, "
+                f"and {n_dims} in {path}"
+            )
+        return self.matrix
 
 
 def _matrix(lists: pa.Array, column: str) -> NDArray[np.floating[Any]] | None:

@@ -107,7 +107,7 @@ def require_finite(vectors: Array) -> None:
         )
 
 
-def unit_rows(vectors: Array) -> Array:
+def unit_rows(vectors: Array, *, in_place: bool = False) -> Array:
     """Scale each row to length 1, so that Euclidean distance orders pairs as cosine does.
 
     For unit rows ``|a - b|**2 / 2`` is the cosine distance, so a cosine epsilon ``c`` becomes
@@ -116,13 +116,15 @@ def unit_rows(vectors: Array) -> Array:
     Parameters
     ----------
     vectors : array of shape (n_points, n_dims), float32
-        NumPy (host) or CuPy (device). Not modified.
+        NumPy (host) or CuPy (device). Not modified, unless `in_place`.
+    in_place : bool
+        Scale `vectors` itself: the same numbers, without a second matrix.
 
     Returns
     -------
     array of shape (n_points, n_dims), float32
         On the same device as `vectors`; `vectors` itself where its rows are unit already, as
-        Qdrant stores them under Cosine. Otherwise one copy.
+        Qdrant stores them under Cosine, or with `in_place`. Otherwise one copy.
 
     Raises
     ------
@@ -149,7 +151,7 @@ def unit_rows(vectors: Array) -> Array:
         )
     if bool((xp.abs(lengths - 1) <= UNIT_TOLERANCE).all()):
         return vectors
-    scaled = xp.empty_like(vectors)
+    scaled = vectors if in_place else xp.empty_like(vectors)
     for rows in row_blocks(len(vectors), 8 * vectors.shape[1], block_bytes_of(vectors)):
         scaled[rows] = vectors[rows] / lengths[rows, None]
     return scaled

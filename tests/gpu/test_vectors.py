@@ -40,6 +40,16 @@ def test_unit_rows_are_given_back_without_a_copy_and_others_are_not_changed():
     assert unit_rows(unit) is unit
 
 
+def test_rows_scaled_in_place_are_the_same_to_the_bit():
+    points = np.random.default_rng(42).normal(size=(50_000, 24)).astype(np.float32)
+    copied = unit_rows(points)
+
+    scaled = unit_rows(points, in_place=True)
+
+    assert scaled is points
+    assert np.array_equal(scaled, copied)
+
+
 @pytest.mark.parametrize("bad", [0.0, np.nan, np.inf])
 def test_a_row_without_direction_is_named(bad):
     with pytest.raises(InvalidVectorsError, match=r"1 of 3 rows .* first: row 2"):

@@ -14,6 +14,7 @@ from gpu import device_frames, frames
 from gpu.errors import TooFewPointsError
 from gpu.memory import estimate
 from gpu.params import parse_params
+from gpu.vectors import is_angular, unit_rows
 from server.export.filters import parse_filter
 from server.export.parquet import ExportReport, ExportRequest, ExportSource, export
 from server.export.seal import DamagedExportError, moved, seal, sealed
@@ -107,6 +108,8 @@ def load_documents(work: Work, exported: ExportReport) -> Documents:
     with work.clock.stage("load") as stage:
         ids = pa.concat_tables([pq.read_table(path, columns=ID_COLUMNS) for path in exported.files])
         blocks = _load_blocks(work, exported)
+        if blocks and _only_directions_matter(work):
+            blocks = (unit_rows(blocks[0], in_place=True),)
         shapes = ", ".join(f"{block.shape[0]:,} x {block.shape[1]}" for block in blocks)
         stage.message = f"{shapes} float32"
     return _within(work, Documents(ids[ID_COLUMNS[0]], ids[ID_COLUMNS[1]], blocks, exported.files))
@@ -129,6 +132,18 @@ def _load_blocks(work: Work, exported: ExportReport) -> tuple[Array, ...]:
     )
     work.warnings += loaded.notes
     return (loaded.vectors,)
+
+
+def _only_directions_matter(work: Work) -> bool:
+    """Whether nothing of the run looks at the lengths of its vectors.
+
+    Then they are scaled to 1 where they lie: else each step that needs directions would make a
+    copy of the whole matrix (under Dot; Qdrant itself scales under Cosine).
+    """
+    config = work.config
+    is_alone = len(work.plan.features) == 1
+    keeps_lengths = config.preprocessing_steps or config.members_with_vectors
+    return is_alone and is_angular(work.plan.features[0].metric) and not keeps_lengths
 
 
 def _within(work: Work, documents: Documents) -> Documents:

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gpu.vector_pages import plain_runs
 from server.export.parquet_file import VectorParquetWriter
 
 
@@ -85,6 +86,22 @@ def test_rows_cut_from_larger_batches_are_written_alone():
     file = written([rows.slice(11, 13)])
 
     assert file.read()["vector_0"].to_pylist() == rows["vector_0"].slice(11, 13).to_pylist()
+
+
+def test_vectors_are_found_again_without_decoding_them(tmp_path):
+    path = tmp_path / "part.parquet"
+    rows = batch(40, 6)
+    with path.open("wb") as sink:
+        writer = VectorParquetWriter(sink, rows.schema)
+        writer.write_row_group([rows, rows])
+        writer.close()
+
+    with pq.ParquetFile(path) as file:
+        runs = plain_runs(path, file, "vector_0")
+
+    content = rows["vector_0"].flatten().to_numpy().tobytes()
+    data = path.read_bytes()
+    assert [data[r.start : r.start + 4 * r.n_numbers] for r in runs] == [content, content]
 
 
 def test_a_file_without_rows_keeps_its_columns():

@@ -20,7 +20,13 @@ from server.tenancy import Caller
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 N_POINTS = 120
-DISTANCES = {"l1": "Manhattan", "l1_too": "Manhattan", "l2": "Euclid", "angle": "Cosine"}
+DISTANCES = {
+    "l1": "Manhattan",
+    "l1_too": "Manhattan",
+    "l2": "Euclid",
+    "angle": "Cosine",
+    "dot": "Dot",
+}
 
 
 def vectors() -> np.ndarray:
@@ -112,6 +118,33 @@ async def test_a_sample_of_manhattan_vectors_is_spread_by_their_distance(
 
     _, _, groups = await app.findings.groups(caller, cluster.cluster_id)
     assert [group.member_count for group in groups] == [40, 40, 40]
+
+
+async def test_dot_vectors_are_grouped_by_direction_and_given_back_with_their_lengths(
+    app: App, caller: Caller, qdrant: AsyncQdrantClient, collection: str
+) -> None:
+    config = {"clustering_method": "kmeans", "algorithm_params": {"n_clusters": 3}}
+    by_angle = await run(app, caller, over(collection, "angle", **config))
+    by_dot = await run(app, caller, over(collection, "dot", **config))
+    whole = await run(app, caller, over(collection, "dot", members_with_vectors=True, **config))
+
+    groups = [
+        (await app.findings.groups(caller, cluster.cluster_id, vectors=True))[2]
+        for cluster in (by_angle, by_dot, whole)
+    ]
+    assert [[g.member_count for g in each] for each in groups] == [[40, 40, 40]] * 3
+    for each in groups[1:]:
+        for expected, group in zip(groups[0], each, strict=True):
+            np.testing.assert_allclose(group.centroid, expected.centroid, atol=1e-6)
+    assert whole.runs[-1].result is not None
+    one = models.FieldCondition(key="source_document_id", match=models.MatchValue(value="7"))
+    found, _ = await qdrant.scroll(
+        whole.runs[-1].result.outputs[0].name,
+        scroll_filter=models.Filter(must=[one]),
+        with_vectors=True,
+    )
+    assert isinstance(found[0].vector, dict)
+    np.testing.assert_allclose(found[0].vector["vector"], vectors()[7], rtol=1e-6)
 
 
 async def test_a_method_without_manhattan_distance_is_refused_with_those_that_have_it(
