@@ -84,7 +84,7 @@ def read_run(descriptor: int, run: Run, target: NDArray[np.float32]) -> None:
     EOFError
         If the file ends before them.
     """
-    view = memoryview(target.reshape(-1)).cast("B")
+    view = target.reshape(-1).data.cast("B")
     done = 0
     while done < len(view):
         n_read = os.preadv(descriptor, [view[done:]], run.start + done)

@@ -117,7 +117,7 @@ class VectorParquetWriter:
             numbers = column.flatten().to_numpy(zero_copy_only=True)
             marks = _marks(len(column), n_dims)
             self._put(_page_header(numbers.size, len(marks) + numbers.nbytes) + marks)
-            self._put(memoryview(np.ascontiguousarray(numbers, dtype="<f4")).cast("B"))
+            self._put(np.ascontiguousarray(numbers, dtype="<f4").data.cast("B"))
         path = (field.name, "list", field.type.value_field.name)
         n_numbers = n_dims * sum(len(column) for column in columns)
         size = self._n_bytes - start
