@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 IMAGE ?= shoal
 
-.PHONY: help setup warm demo serve gateway test test-gateway go-tools fuzz faults load mongo-server test-gpu lint format proto lock bench gpu-bench gpu-check image clean
+.PHONY: help setup warm demo serve gateway test test-gateway go-tools fuzz faults load mongo-server docs test-gpu lint format proto lock bench gpu-bench gpu-check image clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -70,8 +70,9 @@ gpu-check: test-gpu ## The same
 lint: $(READY) ## Style, types, contract, and what the house forbids
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy server gpu benchmarks proto/generate.py
+	$(BIN)/mypy server gpu benchmarks proto/generate.py docs/generate.py
 	$(BIN)/python proto/generate.py --check --lint
+	$(BIN)/python docs/generate.py --check
 	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker/compose.yaml
 	$(BIN)/python -m pytest -q tests/test_house.py
@@ -80,8 +81,13 @@ format: $(READY) ## Rewrite the code as `make lint` wants it
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-proto: $(READY) ## Regenerate stubs, descriptor set, OpenAPI and the containers' gateway
+docs: $(READY) ## Build the documentation as a site in build/docs; a broken link fails
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo "build/docs/index.html"
+
+proto: $(READY) ## Regenerate stubs, descriptor set, OpenAPI, the containers' gateway, pages of docs/
 	$(BIN)/python proto/generate.py
+	$(BIN)/python docs/generate.py
 	$(BIN)/python -m server.gateway > docker/envoy.yaml
 
 lock: $(READY) ## Resolve pyproject.toml anew into the lock files

@@ -13,11 +13,10 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
-from google.api import annotations_pb2, http_pb2
+from descriptors import bindings_of, comments_of
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
     FieldDescriptorProto,
-    FileDescriptorProto,
     FileDescriptorSet,
     MethodDescriptorProto,
 )
@@ -68,7 +67,7 @@ class _Document:
             for file in files.file
             for message in file.message_type
         }
-        self._comments = dict(_comments(files))
+        self._comments = dict(comments_of(files))
         self._schemas: Json = {"Error": ERROR_SCHEMA}
 
     def build(self) -> Json:
@@ -80,7 +79,7 @@ class _Document:
                 name = f".{PACKAGE}.{service.name}"
                 tags.append({"name": service.name, "description": self._comments[name]})
                 for method in service.method:
-                    for i, (verb, path, has_body) in enumerate(_bindings(method)):
+                    for i, (verb, path, has_body) in enumerate(bindings_of(method)):
                         operation = self._operation(method, path, has_body, f"{name}.{method.name}")
                         operation["tags"] = [service.name]
                         if i:
@@ -267,35 +266,3 @@ def _is_always_printed(field: FieldDescriptorProto) -> bool:
     if field.label == FieldDescriptorProto.LABEL_REPEATED:
         return True
     return field.type != _MESSAGE and not field.proto3_optional
-
-
-def _bindings(method: MethodDescriptorProto) -> Iterator[tuple[str, str, bool]]:
-    """Give the verb and path of each REST form of a call, and whether it has a body."""
-    rule: http_pb2.HttpRule = method.options.Extensions[annotations_pb2.http]
-    for each in (rule, *rule.additional_bindings):
-        verb = each.WhichOneof("pattern")
-        if verb is not None:
-            yield verb, getattr(each, verb), each.body == "*"
-
-
-def _comments(files: FileDescriptorSet) -> Iterator[tuple[str, str]]:
-    """Give the comment before each message, field, service and call, by its full name."""
-    for file in files.file:
-        for location in file.source_code_info.location:
-            if name := _name_at(file, list(location.path)):
-                text = " ".join(location.leading_comments.split())
-                yield f".{file.package}.{name}", text
-
-
-def _name_at(file: FileDescriptorProto, path: list[int]) -> str | None:
-    # Field numbers of descriptor.proto: 4 messages (2 fields), 6 services (2 methods).
-    match path:
-        case [4, i]:
-            return file.message_type[i].name
-        case [4, i, 2, j]:
-            return f"{file.message_type[i].name}.{file.message_type[i].field[j].name}"
-        case [6, i]:
-            return file.service[i].name
-        case [6, i, 2, j]:
-            return f"{file.service[i].name}.{file.service[i].method[j].name}"
-    return None

@@ -40,47 +40,60 @@ class Settings(BaseSettings):
     )
     dev: bool = Field(
         False,
-        description="take any or no key; namespace 'default'; binds loopback only",
+        description="take any or no key; namespace `default`; binds loopback only",
     )
     data_dir: Path = Field(
         Path.home() / ".local" / "share" / "shoal",
         description="folder of the embedded stores and the artifacts",
     )
     mongodb_uri: SecretStr | None = Field(
-        None, description="job metadata in this MongoDB; unset: SQLite in data_dir"
+        None, description="job metadata in this MongoDB; unset: SQLite in `SHOAL_DATA_DIR`"
     )
     mongodb_database: str = Field("shoal", description="database name in MongoDB")
     qdrant_url: str | None = Field(
-        None, description="Qdrant's gRPC address; unset: the embedded one in data_dir"
+        None,
+        description="a Qdrant server's gRPC address; unset: the embedded one in `SHOAL_DATA_DIR`",
     )
     qdrant_api_key: SecretStr | None = Field(None, description="Qdrant's API key")
     collection_template: str | None = Field(
         None,
-        description="Qdrant name of a collection, from {namespace_id} and {collection_id}; "
-        "unset: {collection_id} for the first namespace, {namespace_id}__{collection_id} for "
-        "later ones; {namespace_id}/{collection_id}: one Qdrant collection for each namespace, "
-        "whose documents name their collection in the payload field collection_id",
+        description="Qdrant name of a collection, from `{namespace_id}` and `{collection_id}`; "
+        "unset: `{collection_id}` for the first namespace, `{namespace_id}__{collection_id}` for "
+        "later ones, fixed when a namespace is made; `{namespace_id}/{collection_id}`: one Qdrant "
+        "collection for each namespace, whose documents name their collection in the payload "
+        "field `collection_id`",
     )
     artifacts_url: str | None = Field(
-        None, description="fsspec URL or folder of the artifacts; unset: data_dir/artifacts"
+        None,
+        description="fsspec URL or folder of the artifacts; unset: `artifacts` in the data folder",
     )
-    keep_runs: int = Field(3, ge=1, le=50, description="runs of a cluster whose artifacts stay")
+    keep_runs: int = Field(
+        3,
+        ge=1,
+        le=50,
+        description="runs of a cluster whose artifacts stay; exports of the newest only",
+    )
     device: Literal["auto", "gpu", "cpu"] = Field("auto", description="where runs compute")
     workers: int = Field(1, ge=1, le=64, description="worker processes, and so runs at once")
     threads: int = Field(
-        os.cpu_count() or 1, ge=1, description="threads of numeric libraries in each worker"
+        os.cpu_count() or 1,
+        ge=1,
+        description="threads of numeric libraries in each worker",
+        json_schema_extra={"default": "all cores"},
     )
     dask_address: str | None = Field(
-        None, description="scheduler of a Dask cluster to use instead of own workers"
+        None, description="scheduler of a Dask cluster to use; unset: workers of its own"
     )
-    lease_s: float = Field(30.0, gt=0, description="seconds until a silent server's run is taken")
+    lease_s: float = Field(
+        30.0, gt=0, description="seconds until a silent server's run is taken over"
+    )
     max_active_runs: int = Field(
         100, ge=1, description="runs a namespace may have pending or processing at once"
     )
     openai_api_key: SecretStr | None = Field(None, description="key for labels by OpenAI")
     google_api_key: SecretStr | None = Field(None, description="key for labels by Google")
     anthropic_api_key: SecretStr | None = Field(None, description="key for labels by Anthropic")
-    llm_api_key: SecretStr | None = Field(None, description="key for SHOAL_LLM_BASE_URL, if any")
+    llm_api_key: SecretStr | None = Field(None, description="key for `SHOAL_LLM_BASE_URL`, if any")
     openai_base_url: str | None = Field(None, description="another address for OpenAI")
     google_base_url: str | None = Field(None, description="another address for Google")
     anthropic_base_url: str | None = Field(None, description="another address for Anthropic")
@@ -93,7 +106,7 @@ class Settings(BaseSettings):
     llm_max_groups: int = Field(5_000, ge=1, description="groups of a run that a model may name")
     llm_prices: dict[str, tuple[float, float]] = Field(
         default_factory=dict,
-        description="JSON: model to US dollars per million prompt and completion tokens",
+        description="model to US dollars per million prompt and completion tokens",
     )
     shutdown_grace_s: float = Field(
         10.0, ge=0, description="seconds that runs and calls get to end on SIGTERM"
@@ -103,7 +116,9 @@ class Settings(BaseSettings):
     )
     log_format: LogFormat = Field("text", description="text for people, or json: one a line")
     tls_cert: Path | None = Field(
-        None, description="PEM file of the server's certificate with its chain; unset: no TLS"
+        None,
+        description="PEM file of the server's certificate with its chain; unset: no TLS; a "
+        "replaced file counts from the next connection",
     )
     tls_key: Path | None = Field(None, description="PEM file of its key, without a password")
     tls_client_ca: Path | None = Field(
@@ -113,10 +128,13 @@ class Settings(BaseSettings):
         30, ge=1, description="calls with a wrong key that one address may make in a minute"
     )
     metrics_listen: str | None = Field(
-        None, description="host:port where Prometheus may ask by HTTP; unset: nowhere"
+        None,
+        description="host:port where Prometheus may ask by HTTP, without a key; unset: nowhere",
     )
     otel_endpoint: str | None = Field(
-        None, description="OTLP endpoint (gRPC) that spans are sent to; unset: no traces"
+        None,
+        description="OTLP collector (gRPC) that spans are sent to; unset: no traces; needs "
+        "`pip install 'shoal[otel]'`",
     )
 
     @model_validator(mode="after")
@@ -269,7 +287,8 @@ class ClientSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="SHOAL_", extra="ignore", frozen=True)
 
     server: str = Field(
-        "127.0.0.1:50051", description="host:port of the server to call; https://… for TLS"
+        "127.0.0.1:50051",
+        description="host:port of the server to call; `https://host:port` for TLS",
     )
     key: SecretStr | None = Field(None, description="API key, sk_…; not needed with --dev")
     namespace: str | None = Field(None, description="namespace name or id")

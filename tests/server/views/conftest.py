@@ -3,85 +3,38 @@
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from browser import *  # noqa: F403
+from browser import Opened, Opener
 
 from server.views.documents import Columns, Document
 from server.views.map import NO_GROUP, MapData, MapGroup
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 DEBIAN = Path(os.environ.get("SHOAL_TEST_DATA", "../shared/data")) / "debian_packages.parquet"
-WAIT_MS = 100_000
-"""A busy machine draws slowly without a graphics card."""
-
 READY = "document.documentElement.dataset.ready === 'true'"
-
-
-@dataclass
-class Opened:
-    """A page that was opened, and what went wrong or went out on it."""
-
-    page: Any
-    complaints: list[str] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)
-
-    def text(self, selector: str) -> str:
-        return str(self.page.locator(selector).inner_text())
 
 
 Open = Callable[..., Opened]
 
 
-# Not for the session: while it is there, its loop runs in this thread, and no async test could.
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine")
-    with playwright.sync_playwright() as driver:
-        launched = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield launched
-        launched.close()
-
-
-@pytest.fixture(scope="module")
-def open_page(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
-    """Open a page from a file, as a reader does, and wait until it is drawn."""
-    contexts = []
+def open_page(open_file: Opener, tmp_path_factory: pytest.TempPathFactory) -> Open:
+    """Open a page from a file of its own and wait until it is drawn."""
 
     def open_it(html: str, scheme: str = "light") -> Opened:
         path = tmp_path_factory.mktemp("page") / "page.html"
         path.write_text(html)
-        context = browser.new_context(
-            viewport={"width": 1280, "height": 800}, color_scheme=scheme, offline=True
-        )
-        contexts.append(context)
-        opened = Opened(context.new_page())
-        opened.page.set_default_timeout(WAIT_MS)
-        opened.page.on("console", lambda message: _note(opened, message))
-        opened.page.on("pageerror", lambda error: opened.complaints.append(str(error)))
-        opened.page.on("request", lambda request: opened.requests.append(request.url))
-        opened.page.goto(path.as_uri(), wait_until="commit")
+        opened = open_file(path, scheme)
         opened.page.wait_for_function(READY)
         return opened
 
-    yield open_it
-    for context in contexts:
-        context.close()
-
-
-def _note(opened: Opened, message: Any) -> None:
-    # What a driver without a graphics card says about itself is no fault of the page.
-    if message.type in ("error", "warning") and "GPU stall" not in message.text:
-        opened.complaints.append(message.text)
+    return open_it
 
 
 def map_of(
