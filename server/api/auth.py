@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -43,6 +45,9 @@ OPEN_SERVICES = ("/grpc.health.", "/grpc.reflection.", "/envoy.service.auth.")
 """Services that need no key: probes and tools call them before they have one, and the gateway
 asks about a caller whose key is part of the question."""
 
+SHARED_S = 1.0
+"""How old the answer to another stream's question may be."""
+
 _caller: ContextVar[Caller] = ContextVar("caller")
 
 
@@ -83,6 +88,7 @@ class Gate:
         self._tenancy = tenancy
         self._logins = logins or FailedLogins()
         self._metrics = metrics or Metrics()
+        self._asked: dict[tuple[str | None, str | None], tuple[float, asyncio.Task[Caller]]] = {}
 
     async def admit(self, method: str, credentials: Credentials) -> Caller:
         """Authenticate a call, check its role, and make it the task's current caller.
@@ -100,7 +106,28 @@ class Gate:
         return caller
 
     async def check(self, method: str, credentials: Credentials) -> Caller:
-        """Find out who calls and whether they may, now; a stream asks again while it is open."""
+        """Find out who calls and whether they may, now."""
+        caller = await self._authenticate(credentials)
+        caller.require(ROLE_OF[method])
+        return caller
+
+    async def check_again(self, method: str, credentials: Credentials) -> Caller:
+        """Do as `check` for a stream that is open: those of one key share an answer for a while.
+
+        A thousand watchers would else look their one key up a thousand times.
+        """
+        question, now_s = (credentials.key, credentials.namespace), time.monotonic()
+        self._asked = {q: a for q, a in self._asked.items() if now_s - a[0] < SHARED_S}
+        if question not in self._asked:
+            asking = asyncio.create_task(self._authenticate(credentials))
+            asking.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
+            self._asked[question] = now_s, asking
+        # One stream's end is not that of the question.
+        caller = await asyncio.shield(self._asked[question][1])
+        caller.require(ROLE_OF[method])
+        return caller
+
+    async def _authenticate(self, credentials: Credentials) -> Caller:
         key = credentials.key
         if key is not None:
             self._logins.check(credentials.peer, key)
@@ -113,7 +140,6 @@ class Gate:
             raise
         if key is not None:
             self._logins.succeeded(key)
-        caller.require(ROLE_OF[method])
         return caller
 
 

@@ -93,7 +93,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                     if time.monotonic() - checked_at_s >= self._recheck_s:
                         # A watch may be open for hours, and its key be revoked meanwhile.
                         try:
-                            await self._gate.check(method, credentials)
+                            await self._gate.check_again(method, credentials)
                         except ShoalError as refusal:
                             # The stream may say so in an entry of its own; then it ends.
                             yield await answers.athrow(refusal)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 
@@ -24,6 +25,9 @@ log = logging.getLogger(__name__)
 
 POLL_S = 1.0
 HEARTBEAT_S = 15.0
+HEARTBEAT_SPREAD = 0.3
+"""Share of its seconds by which a heartbeat may come early: a thousand watchers that one event
+woke together would else be told together that nothing happens, while every call waits."""
 BATCH = 200
 
 
@@ -86,7 +90,7 @@ class EventLog:
             After the events there are, if the server is stopping.
         """
         clock = asyncio.get_running_loop().time
-        last_sent = clock()
+        heartbeat_at = self._heartbeat_at(clock())
         seen_changes = -1
         with self._watch(run_id, cluster_id) as tail, tail.bell() as bell:
             while True:
@@ -97,13 +101,13 @@ class EventLog:
                     events = await self._store.events_after(run_id, after_sequence, BATCH)
                 for event in events:
                     after_sequence = event.sequence
-                    last_sent = clock()
+                    heartbeat_at = self._heartbeat_at(clock())
                     yield event
                     if event.is_final:
                         return
                 if events:
                     continue
-                is_quiet = clock() - last_sent >= self._heartbeat_s
+                is_quiet = clock() >= heartbeat_at
                 if is_quiet or changes != seen_changes:
                     run = await self._run(tail, namespace_id, cluster_id, run_id)
                     seen_changes = changes
@@ -113,7 +117,7 @@ class EventLog:
                             return  # The watcher has seen the end already.
                         continue
                     if is_quiet:
-                        last_sent = clock()
+                        heartbeat_at = self._heartbeat_at(clock())
                         yield Heartbeat(run)
                 if self._is_closing:
                     raise ServerStoppingError(
@@ -121,7 +125,11 @@ class EventLog:
                         f"after sequence {after_sequence}"
                     )
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(bell.wait(), last_sent + self._heartbeat_s - clock())
+                    await asyncio.wait_for(bell.wait(), heartbeat_at - clock())
+
+    def _heartbeat_at(self, now: float) -> float:
+        """Say when a watcher that was told something now is to hear from us again."""
+        return now + self._heartbeat_s * (1 - HEARTBEAT_SPREAD * random.random())
 
     async def _run(self, tail: Tail, namespace_id: str, cluster_id: str, run_id: str) -> RunRecord:
         cluster = await tail.cluster(lambda: self._store.get_cluster(namespace_id, cluster_id))

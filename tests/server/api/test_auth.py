@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, cast
 
 import grpc
@@ -219,3 +220,31 @@ async def test_a_wrong_key_is_counted_by_whichever_door_it_came(world: World) ->
 
     assert refused.denied_response.status.code == 401
     assert metrics.registry.get_sample_value("shoal_failed_logins_total") == 2
+
+
+async def test_open_streams_of_one_key_look_it_up_together(
+    world: World, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up = []
+    find_key = world.store.find_key
+
+    async def counted(sha256: str) -> Any:
+        looked_up.append(sha256)
+        return await find_key(sha256)
+
+    monkeypatch.setattr(world.store, "find_key", counted)
+    (record,) = await world.store.list_keys()
+    gate, method = Gate(world.tenancy), next(iter(METHODS))
+    shown = Credentials.of(caller.metadata, "ipv4:127.0.0.1:9")
+
+    first = [asyncio.create_task(gate.check_again(method, shown)) for _ in range(50)]
+    await asyncio.sleep(0)
+    first[0].cancel()  # A stream that ends takes nobody's answer along.
+    found = await asyncio.gather(*first[1:])
+    assert len(looked_up) == 1
+    assert {each.role for each in found} == {record.role}
+
+    await world.tenancy.revoke_key(record.key_id)
+    monkeypatch.setattr("server.api.auth.SHARED_S", 0.0)
+    with pytest.raises(UnauthenticatedError):
+        await gate.check_again(method, shown)
