@@ -1,6 +1,7 @@
 """The stages of a run, as a worker process does them.
 
     prepare:  export → load → preprocess → cluster → summarize → label → write (staged);
+              groups are measured and outputs filled while the groups are being named;
               an attempt goes on from the export and the groups of an earlier one
     publish:  write (visible): switch the outputs' aliases, or enrich the sources
     discard:  remove what a run staged that will never be published
@@ -28,6 +29,7 @@ from server.jobs.definition import FieldMapping
 from server.jobs.model import RunResult
 from server.jobs.sources import plan_sources_now
 from server.jobs.spec import Prepared, Report, RunSpec, StageClock
+from server.jobs.stages.ahead import working_ahead
 from server.jobs.stages.assigning import assign_groups, keep_labels
 from server.jobs.stages.attributes import ALGORITHM, group_by_attributes
 from server.jobs.stages.grouping import Found, find_groups
@@ -130,8 +132,12 @@ def _through_the_stages(work: Work, directory: Path) -> Prepared:
     if places is None:
         places = map_documents(work, documents, found.spaces)
         keep_places(work, exported, places)
-    labeled = keep_labels(work, found) if assigns else label_groups(work, documents, found)
-    return write_results(work, exported, documents, labeled, places)
+    with working_ahead(work, documents, found) as ahead:
+        labeled = keep_labels(work, found) if assigns else label_groups(work, documents, found)
+        ahead.naming.set_result(labeled.found.partitions)
+        return write_results(
+            work, exported, documents, labeled, ahead.measured, ahead.staged, places
+        )
 
 
 def _group(work: Work, exported: ExportReport, documents: Documents) -> Found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -127,6 +128,11 @@ Report = Callable[[dict[str, Any]], None]
 class StageClock:
     """Walks a run through its stages: tells where it is, and measures each.
 
+    A run is told to be in one stage at a time, and the stages come in order. What is done ahead
+    for a later stage (`ahead`), or still for an earlier one, counts for that stage's seconds, so
+    that those of all stages may add up to more than the run took; it is told of only while
+    the run is in that stage.
+
     `device_memory` is asked at the end of each stage; `tracing` makes each a span.
     """
 
@@ -134,18 +140,19 @@ class StageClock:
     device_memory: Callable[[], dict[str, int] | None] = lambda: None
     tracing: Tracing = tracing.OFF
     timings_s: dict[str, float] = field(default_factory=dict)
+    _present: Stage | None = None
     _told_at: float = 0.0
+    _began: dict[Stage, tuple[int, float]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
     def stage(self, stage: Stage, message: str = "") -> Iterator[StageTeller]:
         """Tell the stage's start and end, and add its seconds to the timings."""
         teller = StageTeller(self, stage)
+        self._present = stage
         self.tell(Progress(stage=stage, share=0.0, message=message))
-        started = time.perf_counter()
-        with self.tracing.span(stage):
+        with self._timed(stage), self.tracing.span(stage):
             yield teller
-        elapsed = time.perf_counter() - started
-        self.timings_s[stage] = self.timings_s.get(stage, 0.0) + elapsed
         self.tell(
             Progress(
                 stage=stage, share=1.0, processed=teller.processed, total=teller.total,
@@ -154,8 +161,33 @@ class StageClock:
             )
         )  # fmt: skip
 
+    @contextmanager
+    def ahead(self, stage: Stage) -> Iterator[StageTeller]:
+        """Do a part of a stage beside the one that the run is in, from another thread."""
+        with self._timed(stage), self.tracing.span(f"{stage} ahead"):
+            yield StageTeller(self, stage)
+
+    @contextmanager
+    def _timed(self, stage: Stage) -> Iterator[None]:
+        """Add the seconds in which anything of the stage is done, each of them once."""
+        with self._lock:
+            n_parts, began = self._began.get(stage, (0, time.perf_counter()))
+            self._began[stage] = n_parts + 1, began
+        try:
+            yield
+        finally:
+            with self._lock:
+                n_parts, began = self._began.pop(stage)
+                if n_parts > 1:
+                    self._began[stage] = n_parts - 1, began
+                else:
+                    elapsed = time.perf_counter() - began
+                    self.timings_s[stage] = self.timings_s.get(stage, 0.0) + elapsed
+
     def tell(self, progress: Progress) -> None:
-        """Send one report at once."""
+        """Send one report at once, unless it is of a stage that the run is not in."""
+        if progress.stage != self._present:
+            return
         self._told_at = time.monotonic()
         self.report(progress.to_message())
 

@@ -11,6 +11,7 @@ import re
 import time
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -25,6 +26,7 @@ from server.qdrant.names import SEPARATOR
 from server.results.documents import VECTOR_NAME, centroid_points, member_points, member_sizes
 from server.results.failures import OutputLostError, OutputNameTakenError
 from server.results.groups import Group
+from server.results.renaming import LateNames
 from server.results.writes import (
     N_IN_FLIGHT,
     WRITE_TIMEOUT_S,
@@ -109,6 +111,7 @@ def stage_outputs(
     n_dims: int | None,
     vectors: NDArray[np.float32] | None = None,
     vector_rows: NDArray[np.int64] | None = None,
+    naming: Future[Sequence[Group]] | None = None,
     progress: Progress | None = None,
     should_stop: ShouldStop = never,
     n_in_flight: int = N_IN_FLIGHT,
@@ -116,10 +119,15 @@ def stage_outputs(
 ) -> int:
     """Fill a run's generation with its groups and members; readers see nothing of it yet.
 
-    What an interrupted attempt of the same run left is dropped first.
+    What an interrupted attempt of the same run left is dropped first. Members come before their
+    groups, which need not be named yet.
 
     Parameters
     ----------
+    groups : sequence of Group
+        The groups, under their names so far.
+    members : pa.Table
+        Of `members_table`, under the same names.
     distance : str
         Qdrant's name of the vectors' distance, for searches among the centroids.
     n_dims : int or None
@@ -128,6 +136,9 @@ def stage_outputs(
         Given for ``members_with_vectors``.
     vector_rows : array of shape (n_members,), int64, or None
         The row of `vectors` of each member (`member_order`); None: the same order.
+    naming : Future of sequence of Group, optional
+        Brings the groups under their final names, which members are told as soon as they are
+        known; its error becomes that of the call. None: they have them.
     progress : callable, optional
         Called with documents written and documents in all, from the calling thread.
 
@@ -158,26 +169,32 @@ def stage_outputs(
     )
 
     n_total = len(groups) + len(members)
-    group_bytes = np.full(len(groups), 512 + 4 * (n_dims or 0), dtype=np.int64)
-    member_bytes = member_sizes(members, n_dims if vectors is not None else None)
-    batches = (
-        points
-        for build in (
-            (centroid_points(groups[rows], output.name) for rows in slices_by_bytes(group_bytes)),
-            (
-                member_points(members, rows, output.name, vectors, vector_rows)
-                for rows in slices_by_bytes(member_bytes)
-            ),
-        )
-        for points in build
-    )
     n_written = 0
-    for n_points in upsert_all(
-        client, name, batches, policy=policy, should_stop=should_stop, n_in_flight=n_in_flight
-    ):
-        n_written += n_points
-        if progress is not None:
-            progress(n_written, n_total)
+
+    def write(batches: Iterable[Sequence[pb.PointStruct]]) -> None:
+        nonlocal n_written
+        for n_points in upsert_all(
+            client, name, batches, policy=policy, should_stop=should_stop, n_in_flight=n_in_flight
+        ):
+            n_written += n_points
+            if progress is not None:
+                progress(n_written, n_total)
+
+    if naming is None:
+        naming = Future()
+        naming.set_result(groups)
+    names = LateNames(members, naming)
+    member_bytes = member_sizes(members, n_dims if vectors is not None else None)
+    write(
+        member_points(names.table_for(rows), rows, output.name, vectors, vector_rows)
+        for rows in slices_by_bytes(member_bytes)
+    )
+    names.tell(
+        client, name, output.name, policy=policy, should_stop=should_stop, n_in_flight=n_in_flight
+    )
+    named = naming.result()
+    group_bytes = np.full(len(named), 512 + 4 * (n_dims or 0), dtype=np.int64)
+    write(centroid_points(named[rows], output.name) for rows in slices_by_bytes(group_bytes))
     _check_count(client, name, n_total)
     return n_total
 

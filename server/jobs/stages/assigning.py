@@ -19,10 +19,9 @@ from gpu import summary
 from gpu.assigning import assign_similar, distances_to
 from gpu.params import NOISE
 from server.jobs.model import RunRecord, RunResult
-from server.jobs.stages.grouping import DEFAULT_SEED, Found
+from server.jobs.stages.grouping import DEFAULT_SEED, MEASURED_LATER, Found
 from server.jobs.stages.labeling import Labeled
 from server.jobs.stages.loading import ID_COLUMNS, Documents
-from server.jobs.stages.measuring import measure
 from server.jobs.stages.spaces import Space, Spaces, make_spaces
 from server.jobs.stages.work import Partition, Work
 from server.results.artifacts import RunFolder
@@ -61,11 +60,12 @@ def assign_groups(work: Work, documents: Documents) -> Found:
         stage.device, stage.device_reason = found[0][0].device, DEVICE_REASON
         n_new, n_given = (sum(counts) for counts in zip(*(each[1] for each in found), strict=True))
         stage.message = f"{n_given:,} of {n_new:,} new documents given to groups"
-    with work.clock.stage("summarize"):
+    with work.clock.stage("summarize") as stage:
         partitions = [
-            _described(work, partition, space)
+            _described(partition, space)
             for (partition, _), space in zip(found, spaces.spaces, strict=True)
         ]
+        stage.message = MEASURED_LATER
     return Found(partitions, spaces, base.result.hierarchy_relationships)
 
 
@@ -110,7 +110,6 @@ def _assign(
             **(params if name is None else params.get(name, {})),
             "assignment_threshold": work.spec.assignment_threshold,
         },
-        quality={},
         n_dims=int(space.vectors.shape[1]),
         distance=space.distance,
     )
@@ -162,15 +161,14 @@ def _centroids(groups: list[Group]) -> NDArray[np.float32]:
     return np.array([group.centroid for group in groups], dtype=np.float32)
 
 
-def _described(work: Work, partition: Partition, space: Space) -> Partition:
-    """Tell the groups' sizes and radii anew, and how good the grouping is now."""
+def _described(partition: Partition, space: Space) -> Partition:
+    """Tell the groups' sizes and radii anew."""
     parents = {group.parent_cluster_id for group in partition.groups}
     groups = [
         _sized(group, rows, partition, space, group.cluster_id in parents)
         for group, rows in zip(partition.groups, partition.members(), strict=True)
     ]
-    quality, figures = measure(work, space, partition.labels, groups)
-    return replace(partition, groups=groups, quality=quality, figures=figures)
+    return replace(partition, groups=groups)
 
 
 def _sized(

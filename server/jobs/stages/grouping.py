@@ -18,12 +18,14 @@ from gpu.steps import parse_steps
 from server.jobs.spec import StageTeller
 from server.jobs.stages.describing import describe
 from server.jobs.stages.loading import Documents
-from server.jobs.stages.measuring import measure, method_figures
+from server.jobs.stages.measuring import method_figures
 from server.jobs.stages.spaces import Space, Spaces, make_spaces
 from server.jobs.stages.work import Array, Partition, Work
 from server.results.groups import Group
 
 DEFAULT_SEED = 42
+
+MEASURED_LATER = "groups described; how good they are is measured beside the next stages"
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,12 @@ def find_groups(work: Work, documents: Documents) -> Found:
     with work.clock.stage("cluster", _announcement(work, samples)) as stage:
         fitted = [_fit(work, sample, parsed.params, stage) for sample in samples]
         stage.message = f"{sum(each.first_level.n_clusters for each in fitted)} groups"
-    with work.clock.stage("summarize"):
+    with work.clock.stage("summarize") as stage:
         partitions = [
             _summarize(work, space, sample, found)
             for space, sample, found in zip(spaces.spaces, samples, fitted, strict=True)
         ]
+        stage.message = MEASURED_LATER
     return Found(partitions, spaces, _relationships(fitted, partitions))
 
 
@@ -153,7 +156,7 @@ def _summarize(work: Work, space: Space, sample: _Sample, fitted: _Fitted) -> Pa
         else:
             nested = replace(nested, labels=labels)
     described = describe(work, space, labels, nested)
-    quality, figures = measure(work, space, labels, described.groups)
+    method, ids = work.config.clustering_method, _ids(described.groups, numbers, found.n_clusters)
     return Partition(
         feature=space.feature,
         rows=np.arange(len(labels), dtype=np.int64),
@@ -165,19 +168,9 @@ def _summarize(work: Work, space: Space, sample: _Sample, fitted: _Fitted) -> Pa
         device=found.device,
         device_reason=found.device_reason,
         effective_params=found.effective_params,
-        quality=quality,
-        figures={
-            **figures,
-            **method_figures(
-                work.config.clustering_method,
-                found,
-                sample.points,
-                sample.metric,
-                _ids(described.groups, numbers, found.n_clusters),
-            ),
-        },
         n_dims=int(space.vectors.shape[1]),
         distance=space.distance,
+        figures=method_figures(method, found, sample.points, sample.metric, ids),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from gpu.clustering import Clustering, renumber_by_size
 from gpu.elbow import elbow
 from gpu.params import NOISE
 from server.jobs.stages.spaces import Space
-from server.jobs.stages.work import Array, Work
+from server.jobs.stages.work import Array, Partition, Work
 from server.results.groups import Group
 
 NO_MEANS = (
@@ -22,16 +23,26 @@ NO_MEANS = (
 )
 
 
-def measure(
+@dataclass(frozen=True)
+class Measured:
+    """How good the groups of a partition are, and what pictures show of them."""
+
+    quality: dict[str, Any]
+    figures: dict[str, Any]
+
+
+def measure(work: Work, partition: Partition, space: Space | None) -> Measured:
+    """Measure groups in the space they were found in; None for groups by attributes."""
+    if space is None:
+        return Measured(partition.quality, partition.figures)
+    quality, figures = _measure_in(work, space, partition.labels, partition.groups)
+    return Measured({**partition.quality, **quality}, {**figures, **partition.figures})
+
+
+def _measure_in(
     work: Work, space: Space, labels: NDArray[np.int32], groups: Sequence[Group]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Measure groups in their space; `labels` are positions in `groups`.
-
-    Returns
-    -------
-    quality, figures : dict
-        What tells how good they are, and what a picture shows of it.
-    """
+    """Give what tells how good groups are, and what a picture shows of it."""
     if space.metric == "manhattan" and NO_MEANS not in work.warnings:
         work.warnings.append(NO_MEANS)
     gapless, order = renumber_by_size(labels)

@@ -54,10 +54,12 @@ class Partition:
         Those of the first level first; a parent stands before its children.
     distances, confidence : array of shape (n_memberships,), float32, or None
         To the own centroid; how firmly a member. None without vectors.
-    algorithm, device, device_reason, effective_params, quality
-        How the groups were found, and how good they are.
+    algorithm, device, device_reason, effective_params
+        How the groups were found.
+    quality
+        How good they are, as far as that needs no measuring.
     figures
-        What the run's report draws: see `server.jobs.stages.measuring`.
+        What the run's report draws of how they were found: see `server.jobs.stages.measuring`.
     n_dims, distance
         Of the centroids, for the output collection; None and empty without vectors.
     """
@@ -72,9 +74,9 @@ class Partition:
     device: str
     device_reason: str
     effective_params: dict[str, Any]
-    quality: dict[str, Any]
     n_dims: int | None
     distance: str
+    quality: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,11 +18,16 @@ from server.jobs.spec import Prepared, StageTeller
 from server.jobs.stages.grouping import Found
 from server.jobs.stages.labeling import Labeled
 from server.jobs.stages.loading import Documents
+from server.jobs.stages.measuring import Measured
 from server.jobs.stages.work import Array, Partition, Work
 from server.results import outputs
 from server.results.groups import NOISE_ID, Group, member_order, members_table
 from server.results.manifest import library_versions
 from server.results.maps import group_centres, places_of, write_map
+from server.results.writes import ShouldStop
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def write_results(
@@ -30,12 +35,16 @@ def write_results(
     exported: ExportReport,
     documents: Documents,
     labeled: Labeled,
+    measured: Future[list[Measured]],
+    staged: Future[None],
     places: NDArray[np.float32] | None = None,
 ) -> Prepared:
-    """Write the artifacts and fill the outputs' generations; gives what is to be committed.
+    """Write the artifacts; gives what is to be committed, once the outputs are filled, too.
 
     Parameters
     ----------
+    measured, staged
+        As `server.jobs.stages.ahead` began them.
     places : array of shape (n_documents, 2 or 3), float32, or None
         Where each document lies on the map, if the run made one.
     """
@@ -45,14 +54,13 @@ def write_results(
         members = pa.concat_tables(tables)
         groups = [group for each in found.partitions for group in each.groups]
         groups = groups if places is None else _placed(groups, members)
-        # Files and collections are written side by side: neither waits for the other.
-        with ThreadPoolExecutor(1, thread_name_prefix="artifacts") as pool:
-            artifacts = pool.submit(_write_artifacts, work, members, groups)
-            _stage_outputs(work, found, tables, stage)
-            artifacts.result()
-        figures = _each(found.partitions, [p.figures for p in found.partitions])
-        work.folder.write_figures(figures)
-    result = _result(work, exported, documents, labeled)
+        work.folder.write_members(members)
+        work.folder.write_groups(groups)
+        measures = measured.result()
+        work.folder.write_figures(_each(found.partitions, [each.figures for each in measures]))
+        staged.result()
+        stage.count(len(members), len(members))
+    result = _result(work, exported, documents, labeled, measures)
     work.folder.write_manifest(
         counts={
             "documents": result.num_documents,
@@ -66,11 +74,6 @@ def write_results(
     if places is not None:  # As GetVisualization reads it, so that nobody makes it again.
         write_map(work.folder, members, places_of(members))
     return Prepared(result, work.warnings)
-
-
-def _write_artifacts(work: Work, members: pa.Table, groups: list[Group]) -> None:
-    work.folder.write_members(members)
-    work.folder.write_groups(groups)
 
 
 def _placed(groups: Sequence[Group], members: pa.Table) -> list[Group]:
@@ -94,18 +97,25 @@ def _members_of(
     )
 
 
-def _stage_outputs(
-    work: Work, found: Found, tables: Sequence[pa.Table], stage: StageTeller
+def stage_outputs(
+    work: Work,
+    documents: Documents,
+    found: Found,
+    naming: Future[list[Partition]],
+    should_stop: ShouldStop,
 ) -> None:
+    """Fill the outputs' generations, under the groups' first names until `naming` brings others."""
     if not work.spec.outputs:
         return
-    for output in work.spec.outputs:
-        parts = [
-            position
-            for position, partition in enumerate(found.partitions)
-            if output.feature is None or output.feature == _name_of(partition)
-        ]
-        _stage_one(work, output, found, [tables[p] for p in parts], parts, stage)
+    with work.clock.ahead("write") as stage:
+        tables = [_members_of(documents, partition, None) for partition in found.partitions]
+        for output in work.spec.outputs:
+            parts = [
+                position
+                for position, partition in enumerate(found.partitions)
+                if output.feature is None or output.feature == _name_of(partition)
+            ]
+            _stage_one(work, output, found, tables, parts, naming, stage, should_stop)
 
 
 def _name_of(partition: Partition) -> str:
@@ -118,22 +128,44 @@ def _stage_one(
     found: Found,
     tables: Sequence[pa.Table],
     parts: Sequence[int],
+    naming: Future[list[Partition]],
     stage: StageTeller,
+    should_stop: ShouldStop,
 ) -> None:
     partitions = [found.partitions[part] for part in parts]
-    groups: list[Group] = [group for each in partitions for group in each.groups]
     vectors, order = _member_vectors(work, found, parts)
     outputs.stage_outputs(
         work.client,
         output,
-        groups,
-        pa.concat_tables(tables),
+        _groups_of(found.partitions, parts),
+        pa.concat_tables([tables[part] for part in parts]),
         distance=partitions[0].distance,
         n_dims=partitions[0].n_dims,
         vectors=vectors,
         vector_rows=order,
+        naming=_then(naming, lambda named: _groups_of(named, parts)),
         progress=stage.count,
+        should_stop=should_stop,
     )
+
+
+def _groups_of(partitions: Sequence[Partition], parts: Sequence[int]) -> list[Group]:
+    return [group for part in parts for group in partitions[part].groups]
+
+
+def _then(future: Future[T], function: Callable[[T], R]) -> Future[R]:
+    """Give what a function makes of a result that is to come."""
+    made: Future[R] = Future()
+
+    def settle(done: Future[T]) -> None:
+        error = done.exception()
+        if error is not None:
+            made.set_exception(error)
+        else:
+            made.set_result(function(done.result()))
+
+    future.add_done_callback(settle)
+    return made
 
 
 def _member_vectors(
@@ -156,7 +188,11 @@ def _each(parts: Sequence[Partition], values: Sequence[dict[str, Any]]) -> dict[
 
 
 def _result(
-    work: Work, exported: ExportReport, documents: Documents, labeled: Labeled
+    work: Work,
+    exported: ExportReport,
+    documents: Documents,
+    labeled: Labeled,
+    measures: Sequence[Measured],
 ) -> RunResult:
     found = labeled.found
     parts = found.partitions
@@ -172,7 +208,7 @@ def _result(
         effective_params=_each(parts, [partition.effective_params for partition in parts]),
         feature_uris=[feature.name for feature in work.plan.features],
         distance=first.distance,
-        quality_metrics=_each(parts, [partition.quality for partition in parts]),
+        quality_metrics=_each(parts, [each.quality for each in measures]),
         learned_weights=found.spaces.learned_weights,
         learning_quality_score=found.spaces.learning_quality_score,
         hierarchy_relationships=found.relationships,

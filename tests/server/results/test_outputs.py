@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import uuid
+from concurrent.futures import Future
+from dataclasses import replace
 
 import grpc
 import numpy as np
@@ -13,6 +15,7 @@ from qdrant_client import models
 
 from server.jobs.model import OutputCollection
 from server.qdrant.client import connect
+from server.results import renaming
 from server.results.failures import OutputLostError, OutputNameTakenError, WriteStoppedError
 from server.results.groups import Group, member_order, members_table
 from server.results.outputs import (
@@ -105,6 +108,84 @@ def test_groups_become_documents_with_their_centroid(client, output):
     assert second.payload["parent_cluster_id"] == "cl_0"
     centroid = groups_of(1)[0].centroid
     assert first.vector["vector"] == pytest.approx(centroid / np.linalg.norm(centroid), abs=1e-6)
+
+
+def renamed(groups: list[Group]) -> list[Group]:
+    return [replace(group, label=f"{group.label}!") for group in groups]
+
+
+def members_and_labels(client, name: str) -> set[tuple[str, str]]:
+    return {
+        (r.payload["cluster_id"], r.payload["cluster_label"])
+        for r in documents(client, name, is_centroid=False)
+    }
+
+
+def test_names_that_come_last_reach_all_documents(client, output):
+    groups = groups_of(3)
+    naming: Future[list[Group]] = Future()
+    labels = np.tile([0, 1, 2, -1], 20).astype(np.int32)
+    seen = []
+
+    def name_then(n_written: int, n_total: int) -> None:
+        """Bring the names when all members are written."""
+        if n_written == len(labels):
+            seen.append(members_and_labels(client, output.generation))
+            naming.set_result([groups[0], *renamed(groups[1:])])
+
+    written = stage(client, output, 3, labels, naming=naming, progress=name_then)
+
+    first = {(group.cluster_id, group.label) for group in groups}
+    assert written == 83
+    assert seen == [first | {("cl_noise", "Noise")}]
+    assert members_and_labels(client, output.generation) == {
+        ("cl_0", "Gruppe 0 → größer"),
+        ("cl_1", "Gruppe 1 → größer!"),
+        ("cl_2", "Gruppe 2 → größer!"),
+        ("cl_noise", "Noise"),
+    }
+    centroids = documents(client, output.generation, is_centroid=True)
+    assert sorted(r.payload["label"] for r in centroids) == [
+        "Gruppe 0 → größer", "Gruppe 1 → größer!", "Gruppe 2 → größer!",
+    ]  # fmt: skip
+
+
+def test_names_that_come_between_two_batches_are_in_the_later_ones(
+    client, output, monkeypatch: pytest.MonkeyPatch
+):
+    groups = groups_of(1)
+    naming: Future[list[Group]] = Future()
+    told = []
+    request = renaming._request
+    monkeypatch.setattr(renaming, "_request", lambda *a: told.append(len(a[-1])) or request(*a))
+    labels = np.zeros(5_000, dtype=np.int32)
+
+    def name_soon(n_written: int, n_total: int) -> None:
+        if not naming.done():
+            naming.set_result(renamed(groups))
+
+    stage(client, output, 1, labels, naming=naming, progress=name_soon, n_in_flight=1)
+
+    assert 0 < sum(told) < len(labels)  # Those written before, not those after.
+    counted = client.count(
+        output.generation,
+        count_filter=models.Filter(
+            must=[
+                models.FieldCondition(
+                    key="cluster_label", match=models.MatchValue(value="Gruppe 0 → größer!")
+                )
+            ]
+        ),
+    )
+    assert counted.count == len(labels)
+
+
+def test_names_that_never_come_end_the_filling(client, output):
+    naming: Future[list[Group]] = Future()
+    naming.set_exception(KeyError("no names"))
+
+    with pytest.raises(KeyError, match="no names"):
+        stage(client, output, naming=naming)
 
 
 def test_members_become_documents_without_vector(client, output):

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from app_runs import N_GROUPS, add_colors, definition, run
+from app_runs import N_GROUPS, N_PER_GROUP, add_colors, definition, run
 from qdrant_client import AsyncQdrantClient, models
 
 from server.app import App
 from server.config import Settings
 from server.errors import InvalidRequestError
+from server.qdrant.client import connect
 from server.tenancy import Caller
-from tests.server.labeling.chat_server import ChatServer, failure, name_by_first_text
+from tests.server.labeling.chat_server import (
+    ChatServer,
+    Received,
+    Response,
+    failure,
+    name_by_first_text,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -82,6 +90,46 @@ async def test_groups_get_the_model_s_names_everywhere(
         limit=1000,
     )
     assert {point.payload["cluster_label"] for point in members if point.payload} == labels
+
+
+async def test_outputs_are_filled_while_the_model_is_thinking(
+    app: App, caller: Caller, qdrant: AsyncQdrantClient, chat: ChatServer
+) -> None:
+    """The model answers once all members are written, under names that they do not keep."""
+    client = connect(app.qdrant_address)
+    before = {found.name for found in client.get_collections().collections}
+    n_members = N_GROUPS * N_PER_GROUP
+    seen: list[set[str]] = []
+
+    def once_members_are_there(request: Received) -> Response:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            new = {found.name for found in client.get_collections().collections} - before
+            for name in new:
+                points, _ = client.scroll(name, limit=1000)
+                if len(points) == n_members:
+                    seen.append({point.payload["cluster_label"] for point in points})
+                    return name_by_first_text(request)
+            time.sleep(0.02)
+        return failure(500)
+
+    chat.answering = once_members_are_there
+    cluster = await run(app, caller, labeled())
+    client.close()
+
+    assert cluster.status == "COMPLETED"
+    assert seen[0] == {f"Cluster {n}" for n in range(N_GROUPS)}
+    result = cluster.runs[-1].result
+    assert result is not None
+    _, _, groups = await app.findings.groups(caller, cluster.cluster_id)
+    label_of = {group.cluster_id: group.label for group in groups}
+    assert not set(label_of.values()) & seen[0]
+    points, _ = await qdrant.scroll(result.outputs[0].name, limit=1000)
+    payloads = [point.payload or {} for point in points]
+    assert len(payloads) == n_members + N_GROUPS
+    for payload in payloads:
+        label = payload["label"] if payload["is_centroid"] else payload["cluster_label"]
+        assert label == label_of[payload["cluster_id"]]
 
 
 async def test_a_model_that_fails_leaves_a_run_with_errors_and_names(
