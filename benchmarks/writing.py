@@ -1,6 +1,6 @@
 """Writing memberships and output documents: the straightforward loop, upload_points and shoal.
 
-    python benchmarks/writing.py --documents 10000 --repeats 5
+    python benchmarks/writing.py --documents 5000 --repeats 5
 
 A loopback server takes the writes and drops them, so the client is what is measured; then the
 embedded Qdrant (and a real one when `SHOAL_BENCH_QDRANT_URL` is set) stores them. "enrich"
@@ -11,53 +11,30 @@ each. Contestants take turns.
 from __future__ import annotations
 
 import argparse
-import os
-import tempfile
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from machine import RESULTS, About, machine_facts, taking_turns, write_result
+from peers import Row, add_options, contest, engines, filled, report
 from qdrant_client import grpc as pb
 from qdrant_client import models
 from replay import Size, replaying
-from rich.console import Console
-from rich.table import Table
 
 from server.jobs.definition import FieldMapping
-from server.qdrant.client import QdrantAddress, connect
-from server.qdrant.embedded import start_embedded
+from server.qdrant.client import connect
 from server.qdrant.shared import SharingClient
 from server.results.documents import document_id, member_points
 from server.results.enrich import enrich_sources
 from server.results.groups import Group, members_table
 from server.results.outputs import upsert_all
 
-PACKAGES = ("grpcio", "numpy", "protobuf", "pyarrow", "qdrant-client", "qdrant-edge-py")
 FIELDS = ("cluster_id", "cluster_label", "distance_to_centroid")
 N_GROUPS = 50
 LOOP = "set_payload loop"
 UPSERT_LOOP = "upsert loop"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table: documents per second, and that as a multiple of the loop's."""
-
-    server: str
-    what: str
-    who: str
-    documents_per_s: float
-    documents_per_cpu_s: float
-    median_s: float
-    best_s: float
-    repeats: int
-    times_peer: float
 
 
 @dataclass(frozen=True)
@@ -146,108 +123,53 @@ CONTESTS: dict[str, dict[str, Callable[[Job], None]]] = {
 
 def measure(server: str, job: Job, repeats: int) -> Iterator[Row]:
     """Let all take turns with one server."""
-    n_documents = len(job.members)
     for what, contestants in CONTESTS.items():
-        bound = {who: lambda run=run: run(job) for who, run in contestants.items()}
-        timings = taking_turns(bound, repeats=repeats)
-        peer = next(iter(timings.values()))
-        for who, timing in timings.items():
-            yield Row(
-                server,
-                what,
-                who,
-                n_documents / timing.median_s,
-                n_documents / timing.cpu_s,
-                timing.median_s,
-                timing.best_s,
-                repeats,
-                peer.median_s / timing.median_s,
-            )
+        yield from contest(
+            server,
+            what,
+            {who: partial(run, job) for who, run in contestants.items()},
+            n_items=len(job.members),
+            repeats=repeats,
+            peer=next(iter(contestants)),
+        )
 
 
-@contextmanager
-def stored(address: QdrantAddress, n_documents: int) -> Iterator[tuple[SharingClient, str]]:
-    """Give a collection with that many documents, without vectors, for the block."""
-    client = connect(address)
-    name = f"shoal_bench_{uuid.uuid4().hex[:8]}"
-    client.create_collection(name, vectors_config={})
-    try:
-        for start in range(0, n_documents, 1000):
-            points = [
-                pb.PointStruct(id=pb.PointId(num=n), vectors=pb.Vectors(vectors=pb.NamedVectors()))
-                for n in range(start, min(start + 1000, n_documents))
-            ]
-            client.grpc_points.Upsert(
-                pb.UpsertPoints(collection_name=name, points=points, wait=True)
-            )
-        yield client, name
-    finally:
-        client.delete_collection(name)
-        client.close()
+def points(n_documents: int) -> Iterator[pb.PointStruct]:
+    """Make documents without vectors."""
+    for number in range(n_documents):
+        none = pb.Vectors(vectors=pb.NamedVectors())
+        yield pb.PointStruct(id=pb.PointId(num=number), vectors=none)
 
 
 def bench(arguments: argparse.Namespace) -> Iterator[Row]:
     """Measure against the server that drops writes, the embedded Qdrant, and a real one."""
-    groups, members = membership(arguments.documents)
+    n_documents = arguments.documents
+    groups, members = membership(n_documents)
     rows = members.to_pylist()
-    with replaying(Size(arguments.documents, 8)) as address:
+    with replaying(Size(n_documents, 8)) as address:
         job = Job(connect(address), "plain", groups, members, rows)
         yield from measure("replay", job, arguments.repeats)
         job.client.close()
-    with (
-        tempfile.TemporaryDirectory(prefix="shoal-bench-") as folder,
-        start_embedded(Path(folder)) as embedded,
-        stored(embedded.address, arguments.documents) as (client, name),
-    ):
-        job = Job(client, name, groups, members, rows)
-        yield from measure("embedded Qdrant", job, arguments.repeats)
-    url = os.environ.get("SHOAL_BENCH_QDRANT_URL")
-    if url:
-        key = os.environ.get("SHOAL_BENCH_QDRANT_API_KEY")
-        address = QdrantAddress.from_url(url, api_key=key)
-        with stored(address, arguments.documents) as (client, name):
-            job = Job(client, name, groups, members, rows)
-            yield from measure("Qdrant", job, arguments.repeats)
+    with engines() as found:
+        for server, address in found:
+            with filled(address, {}, points(n_documents)) as (client, name):
+                job = Job(client, name, groups, members, rows)
+                yield from measure(server, job, arguments.repeats)
 
 
 def main() -> None:
     """Read the arguments, measure, print, and write the result where it is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--documents", type=int, default=10_000, help="documents of the run")
-    parser.add_argument("--repeats", type=int, default=5, help="rounds that count")
-    parser.add_argument(
-        "--json", type=Path, default=RESULTS / "writing.json", help="where the figures go"
-    )
+    parser.add_argument("--documents", type=int, default=5_000, help="documents of the run")
+    add_options(parser, "writing")
     arguments = parser.parse_args()
-
-    machine = machine_facts(PACKAGES)
-    rows = list(bench(arguments))
-    table = Table(
-        title=f"Writing {arguments.documents:,} documents",
-        caption=f"{machine['processor']}, {machine['cores']} cores, medians",
-    )
-    for name in ("server", "what", "who"):
-        table.add_column(name)
-    for name in ("documents/s", "x loop", "documents/CPU s"):
-        table.add_column(name, justify="right")
-    for row in rows:
-        table.add_row(
-            row.server, row.what, row.who, f"{row.documents_per_s:,.0f}",
-            f"{row.times_peer:.1f}", f"{row.documents_per_cpu_s:,.0f}",
-        )  # fmt: skip
-    Console(width=110).print(table)
-    write_result(
+    report(
+        bench(arguments),
         arguments.json,
-        name="writing",
-        machine=machine,
-        results=rows,
-        about=About(
-            "Writing",
-            f"{arguments.documents:,} documents; medians of {arguments.repeats} rounds in which "
-            "all take turns. The replay server takes writes and drops them.",
-            value="documents_per_s",
-            labels=("server", "what", "who"),
-        ),
+        "writing",
+        "Writing",
+        f"{arguments.documents:,} documents; medians of {arguments.repeats} rounds in which "
+        "all take turns. The replay server takes writes and drops them.",
     )
 
 

@@ -12,7 +12,7 @@ from google.protobuf import struct_pb2
 from server.cli.connection import Connection
 from server.cli.console import as_json, printable, say, shortened, stdout, table
 from server.cli.tree import as_tree, indented, keywords_line
-from server.jobs.model import STAGES
+from server.jobs.model import PUBLISH, STAGES
 from server.views.documents import TITLE_FIELDS
 
 N_EXAMPLES = 3
@@ -162,7 +162,8 @@ def _is_text(value: struct_pb2.Value) -> bool:
 def timing_line(execution: execution_pb2.Execution) -> str:
     """Say how long each stage took, in the order of the stages."""
     seconds = {name: value.number_value for name, value in execution.timings.fields.items()}
-    stages = " · ".join(f"{name} {seconds[name]:.2f} s" for name in STAGES if name in seconds)
+    parts = [name for name in (*STAGES, PUBLISH) if name in seconds]
+    stages = " · ".join(f"{name} {seconds[name]:.2f} s" for name in parts)
     whole = f"{execution.execution_time_seconds:.2f} s"
     return f"{whole} ({stages})" if stages else whole
 

@@ -30,6 +30,8 @@ STAGES: tuple[Stage, ...] = (
     "label",
     "write",
 )
+PUBLISH = "publish"
+"""What follows the stages: outputs are switched, or source documents enriched."""
 
 ClusterStatus = Literal[
     "DRAFT",
@@ -174,6 +176,16 @@ class RunRecord(DefinedRecord):
     def is_final(self) -> bool:
         """Whether no later state can follow."""
         return self.status in FINAL_STATUSES
+
+    @property
+    def timings_s(self) -> dict[str, float]:
+        """Seconds of each stage, and from the commit until everybody saw the results."""
+        if self.result is None:
+            return {}
+        if self.committed_at is None or self.finished_at is None:
+            return self.result.timings_s
+        published = (self.finished_at - self.committed_at).total_seconds()
+        return {**self.result.timings_s, PUBLISH: published}
 
     @property
     def is_skipped(self) -> bool:

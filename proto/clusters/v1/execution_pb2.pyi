@@ -131,7 +131,10 @@ class Execution(_message.Message):
 
     @_builtins.property
     def timings(self) -> _struct_pb2.Struct:
-        """Seconds spent in each stage, by its name."""
+        """Seconds spent in each stage, by its name, and in `publish`: from the moment that the results
+        were whole until readers saw them, which is when source documents are enriched. What is done
+        at the same time counts for each of its stages, so they may add up to more than the run took.
+        """
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

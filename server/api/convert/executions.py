@@ -49,7 +49,7 @@ def execution_to_pb(
         execution.n_noise = result.num_noise
         if not run.is_skipped:
             _fill_method(execution, result)
-        execution.timings.CopyFrom(struct_of(result.timings_s))
+        execution.timings.CopyFrom(struct_of(run.timings_s))
         execution.llm_labeling_errors.extend(result.labeling_errors)
         execution.output_collection_ids.extend(output.collection_id for output in result.outputs)
         execution.output_collection_names.extend(output.name for output in result.outputs)

@@ -16,7 +16,6 @@ from server.export.paths import elements, found, split_path
 from server.jobs.definition import AttributeConfig
 from server.jobs.stages.grouping import Found
 from server.jobs.stages.loading import Documents
-from server.jobs.stages.measuring import Measured
 from server.jobs.stages.work import Partition, Work
 from server.labeling.documents import payloads_at
 from server.results.groups import Group
@@ -63,13 +62,11 @@ def group_by_attributes(work: Work, documents: Documents, config: AttributeConfi
         device=backend.device,
         device_reason=backend.reason,
         effective_params={},
+        quality={"n_clusters": len(groups), "sizes": {"min": min(sizes), "max": max(sizes)}},
         n_dims=None,
         distance="",
     )
-    quality = {"n_clusters": len(groups), "sizes": {"min": min(sizes), "max": max(sizes)}}
-    return Found(
-        [partition], relationships=_relationships(groups), measures=[lambda: Measured(quality)]
-    )
+    return Found([partition], relationships=_relationships(groups))
 
 
 def _columns(documents: Documents, config: AttributeConfig) -> tuple[dict[str, Any], list[str]]:

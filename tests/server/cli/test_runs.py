@@ -78,7 +78,8 @@ def test_list_and_get_know_the_cluster(shoal: Shoal, finished: dict):
 
     assert [row["cluster_id"] for row in listed["results"]] == [finished["cluster"]["cluster_id"]]
     assert got["num_documents_clustered"] == N_DOCUMENTS
-    assert {"export", "cluster", "write"} <= set(got["timings"])
+    assert {"export", "cluster", "write", "publish"} <= set(got["timings"])
+    assert " · publish " in shoal("get", "four kinds", "--timings").out
     assert "four kinds" in shoal("list").out
 
 
