@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu.compiled import compiled
 from gpu.parallel import Each
 from gpu.vectors import row_blocks
 
@@ -30,6 +31,12 @@ SAMPLE_PER_CENTROID = 32
 SKETCH_DIMS = 128
 """Squared distances in a sketch are off by some 12 % (the square root of 2 / 128); with 64
 dimensions a mixture's inertia rose by 2 %, with 128 nothing was seen."""
+
+BLOCK_BYTES = 2 << 20
+"""Of rows of a sketch that a thread measures at a time."""
+
+_RUN = 1024
+_DIMS_AT_ONCE = 4
 
 ROUNDS = 256
 """Most rounds of drawing; above this many centroids each round draws several."""
@@ -94,21 +101,20 @@ def plus_plus(
         Distinct rows of `points`.
     """
     n_points = len(points)
-    points = _sketch(points)
-    squares = np.einsum("ij,ij->i", points, points)
+    columns = _sketch(points)
+    squares = np.einsum("ij,ij->j", columns, columns)
     chosen = [int(rng.integers(n_points))]
     taken = set(chosen)
-    nearest = _to_candidates(points, squares, np.array(chosen), each)[:, 0]
+    nearest = np.full(n_points, np.inf, dtype=np.float32)
+    nearest = _with_candidates(columns, squares, np.array(chosen), nearest, 1, each)[0][0].copy()
     per_round = -(-n_centroids // ROUNDS)
     n_trials = 2 + int(math.log(n_centroids)) if per_round == 1 else 2
     while len(chosen) < n_centroids:
         nearest[chosen] = 0
         draws = _draw(nearest, chosen, n_trials * per_round, rng)
-        distances = _to_candidates(points, squares, draws, each)
-        by_trial = distances.reshape(n_points, n_trials, per_round).min(axis=2)
-        np.minimum(by_trial, nearest[:, None], out=by_trial)
-        best = int(by_trial.sum(axis=0, dtype=np.float64).argmin())
-        nearest = by_trial[:, best].copy()
+        by_trial, totals = _with_candidates(columns, squares, draws, nearest, n_trials, each)
+        best = int(totals.argmin())
+        nearest = by_trial[best].copy()
         picked = draws[best * per_round : (best + 1) * per_round]
         chosen.extend(row for row in np.unique(picked).tolist() if row not in taken)
         taken.update(chosen)
@@ -116,12 +122,21 @@ def plus_plus(
 
 
 def _sketch(points: Array) -> Array:
-    """Project onto a few random directions, which keeps the ratios of distances roughly."""
-    n_dims = points.shape[1]
+    """Project onto a few random directions, which keeps the ratios of distances roughly.
+
+    Returns
+    -------
+    array of shape (n_sketch_dims, n_points), float32
+        One direction a row, their number a multiple of `_DIMS_AT_ONCE`.
+    """
+    n_points, n_dims = points.shape
     if n_dims < 2 * SKETCH_DIMS:
-        return points
+        columns = np.zeros((-(-n_dims // _DIMS_AT_ONCE) * _DIMS_AT_ONCE, n_points), np.float32)
+        columns[:n_dims] = points.T
+        return columns
     directions = np.random.default_rng(0).normal(size=(n_dims, SKETCH_DIMS)).astype(np.float32)
-    return points @ (directions / np.float32(math.sqrt(SKETCH_DIMS)))
+    directions /= np.float32(math.sqrt(SKETCH_DIMS))
+    return np.ascontiguousarray((points @ directions).T)
 
 
 def _draw(
@@ -135,19 +150,71 @@ def _draw(
     return np.asarray(np.minimum(drawn, len(weights) - 1), dtype=np.int64)
 
 
-def _to_candidates(
-    points: Array, squares: Array, rows: NDArray[np.int64], each: Each
-) -> NDArray[np.float32]:
-    candidates = points[rows]
-    distances = np.empty((len(points), len(rows)), dtype=np.float32)
+def _with_candidates(
+    columns: Array,
+    squares: Array,
+    rows: NDArray[np.int64],
+    nearest: NDArray[np.float32],
+    n_trials: int,
+    each: Each,
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Give what `nearest` would be with each trial's share of the candidates, and its sum."""
+    candidates, lengths = columns[:, rows].T.copy(), squares[rows]
+    by_trial = np.empty((n_trials, len(squares)), dtype=np.float32)
 
-    def measure(block: slice) -> None:
-        out = distances[block]
-        np.matmul(points[block], candidates.T, out=out)
-        out *= -2
-        out += squares[block, None]
-        out += squares[rows]
-        np.maximum(out, 0, out=out)
+    def measure(block: slice) -> NDArray[np.float64]:
+        # Whole arrays: of a part of the columns it would not be known that they are contiguous.
+        return _lower(
+            block.start, block.stop, columns, squares, candidates, lengths, nearest, by_trial
+        )
 
-    each(measure, row_blocks(len(points), 4 * points.shape[1]))
-    return distances
+    blocks = row_blocks(len(squares), 4 * len(columns), BLOCK_BYTES)
+    totals: NDArray[np.float64] = np.sum(each(measure, blocks), axis=0)
+    return by_trial, totals
+
+
+@compiled
+def _lower(
+    first_point: int,
+    last_point: int,
+    columns: NDArray[np.float32],
+    squares: NDArray[np.float32],
+    candidates: NDArray[np.float32],
+    lengths: NDArray[np.float32],
+    nearest: NDArray[np.float32],
+    by_trial: NDArray[np.float32],
+) -> NDArray[np.float64]:
+    """Fill the least squared distance of each trial's candidates and `nearest`; sum by trial.
+
+    A library's product is slow for so few candidates; here a run of points stays in the cache
+    while all candidates pass over it.
+    """
+    n_trials = len(by_trial)
+    per_trial = len(candidates) // n_trials
+    totals = np.zeros(n_trials, dtype=np.float64)
+    products = np.empty((len(candidates), _RUN), dtype=np.float32)
+    for start in range(first_point, last_point, _RUN):
+        stop = min(start + _RUN, last_point)
+        products[:] = 0
+        for dim in range(0, len(columns), _DIMS_AT_ONCE):
+            first, second = columns[dim, start:stop], columns[dim + 1, start:stop]
+            third, fourth = columns[dim + 2, start:stop], columns[dim + 3, start:stop]
+            for candidate in range(len(candidates)):
+                a, b = candidates[candidate, dim], candidates[candidate, dim + 1]
+                c, d = candidates[candidate, dim + 2], candidates[candidate, dim + 3]
+                product = products[candidate]
+                for at in range(stop - start):
+                    product[at] += a * first[at] + b * second[at] + c * third[at] + d * fourth[at]
+        for trial in range(n_trials):
+            least = by_trial[trial, start:stop]
+            least[:] = nearest[start:stop]
+            for candidate in range(trial * per_trial, (trial + 1) * per_trial):
+                length, product = lengths[candidate], products[candidate]
+                for at in range(stop - start):
+                    apart = squares[start + at] + (length - 2 * product[at])
+                    least[at] = min(least[at], max(apart, np.float32(0)))
+            total = np.float32(0)
+            for at in range(stop - start):
+                total += least[at]
+            totals[trial] += total
+    return totals

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu.backend import array_module
+from gpu.centres import COUNTED_ROWS, median_of, summed_distances
 from gpu.errors import InvalidParametersError, Violation
 from gpu.groups import Members, group_sums, members_of, own_distances
 from gpu.manhattan_distances import manhattan_sums
@@ -153,6 +154,8 @@ def _unit_centroids(centroids: Array, points: Array, members: Members) -> NDArra
 
 
 def _median(points: Array, rows: NDArray[np.int64]) -> Array:
+    if isinstance(points, np.ndarray) and len(rows) <= COUNTED_ROWS:
+        return median_of(points, rows)
     # A few dimensions at a time: a large group is most of the matrix.
     xp = array_module(points)
     columns = row_blocks(points.shape[1], 4 * len(rows), block_bytes_of(points))
@@ -169,6 +172,8 @@ def _medoid(points: Array, rows: NDArray[np.int64], mean: Array, angular: bool) 
         squares = [squared_lengths(points[rows[part]] - mean) for part in blocks]
         return int(xp.concatenate(squares).argmin())
     centred = points[rows] - mean  # Squares of differences then keep their digits.
+    if isinstance(centred, np.ndarray):
+        return int(summed_distances(centred).argmin())
     squares = squared_lengths(centred)
     totals = xp.empty(len(rows))
     for part in row_blocks(len(rows), 4 * len(rows), block_bytes):

@@ -72,6 +72,7 @@ def test_silhouette_of_a_large_input_is_that_of_a_seeded_sample():
     found = quality(points, labels, metric="euclidean", sample_size=200, seed=9)
 
     rows = sample_rows(900, 200, seed=9)
+    assert found["silhouette_sample_size"] == 200
     assert found["silhouette"] == pytest.approx(
         metrics.silhouette_score(points[rows], labels[rows]), abs=1e-4
     )
