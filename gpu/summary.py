@@ -7,7 +7,7 @@ distance ``1 - cos``, 0 to 2, to the normalized centroid.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ from gpu.vectors import (
 
 Array = Any
 Centroid = Literal["mean", "median", "medoid"]
+CENTROIDS: tuple[Centroid, ...] = get_args(Centroid)
 
 RADIUS_QUANTILE = 0.95
 """Share of a group's members that its radius reaches."""
@@ -91,13 +92,13 @@ def summarize(
     Members that cancel out, such as a vector and its opposite, have no mean direction; their
     centroid is then the first member.
     """
-    if centroid not in ("mean", "median", "medoid"):
+    if centroid not in CENTROIDS:
         raise InvalidParametersError(
             [
                 Violation(
                     "effective_feature_method",
                     repr(centroid),
-                    "must be one of mean, median, medoid",
+                    f"must be one of {', '.join(CENTROIDS)}",
                 )
             ]
         )

@@ -20,6 +20,7 @@ from gpu.kmeans import kmeans
 from gpu.params import HdbscanParams, KMeansParams, parse_params
 from gpu.preprocess import apply_steps
 from gpu.steps import parse_steps
+from gpu.summary import CENTROIDS, summarize
 
 N_POINTS = 400
 N_DIMS = 16
@@ -31,7 +32,9 @@ def warm_ours() -> None:
     for is_writeable in (True, False):
         points = _mixture()
         points.flags.writeable = is_writeable
-        kmeans(points, KMeansParams(n_clusters=8), backend=BACKEND)
+        labels = kmeans(points, KMeansParams(n_clusters=8), backend=BACKEND).labels
+        for centroid in CENTROIDS:
+            summarize(points, labels, metric="euclidean", centroid=centroid)
         for budget_bytes in (None, 0):
             hdbscan(points, HdbscanParams(), backend=BACKEND, matrix_budget_bytes=budget_bytes)
 
