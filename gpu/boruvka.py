@@ -24,10 +24,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu.cells import cut, nearest_in_cells
 from gpu.clustering import Progress
 from gpu.parallel import Each
 from gpu.smallest import nth_smallest, smallest
 from gpu.spanning_tree import Distances, SpanningTree
+from gpu.squared_distances import SquaredDistances
 from gpu.tree_order import prim_order
 
 KEPT = 32
@@ -35,6 +37,9 @@ KEPT = 32
 
 BLOCK_BYTES = 16 << 20
 """Distances that one thread holds at a time; what is derived from them takes about twice that."""
+
+LOST_ROWS = 2048
+"""Points that look for a way out in one round, when neighbours are approximate."""
 
 _BLOCKS_PER_WAVE = 8
 _PASS_SHARE = 0.6
@@ -79,9 +84,74 @@ def boruvka_tree(
 ) -> SpanningTree:
     """Build the tree from blocks of distances; see `gpu.spanning_tree.dense_tree`."""
     n_points = distances.n_points
-    rows_per_block = max(1, min(512, block_bytes // (4 * n_points)))
+    rows_per_block = _rows_per_block(n_points, block_bytes)
     reach = _nearest(distances, min_samples, alpha, rows_per_block, each, progress)
-    search = _Search(distances, reach, alpha, rows_per_block, each)
+    chosen = _joined(_Search(distances, reach, alpha, rows_per_block, each), progress)
+    return _in_order(distances, [*chosen, _ties(reach)])
+
+
+def approximate_tree(
+    vectors: NDArray[np.float32],
+    *,
+    min_samples: int,
+    alpha: float,
+    each: Each,
+    progress: Progress,
+    block_bytes: int = BLOCK_BYTES,
+) -> SpanningTree:
+    """Build a tree that is nearly minimal, from approximate neighbours (`gpu.cells`).
+
+    Edges to known neighbours are taken without proof. Components that know of no way out look
+    for the nearest point outside from some of their points, by true distances.
+
+    Parameters
+    ----------
+    vectors : array of shape (n_points, n_dims), float32
+        Finite.
+    min_samples, alpha, each, progress
+        See `gpu.spanning_tree.dense_tree`.
+    block_bytes : int
+        Of distances that one thread holds at a time.
+    """
+    n_points = len(vectors)
+    cells = cut(vectors, each)
+    rows = cells.members.rows
+    vectors = vectors[rows]
+    distances = SquaredDistances(vectors)
+    near, values = nearest_in_cells(
+        cells,
+        vectors,
+        distances,
+        min(n_points, max(KEPT, 2 * min_samples)),
+        each,
+        lambda share: progress(_PASS_SHARE * share),
+    )
+    core = values[:, min_samples - 1].copy()
+    reach = _reach(distances, near, values, core, alpha)
+    rows_per_block = _rows_per_block(n_points, block_bytes)
+    search = _Search(distances, reach, alpha, rows_per_block, each, lost_rows=LOST_ROWS)
+    edges = [*_joined(search, progress), _ties(reach)]
+    named = [_Edges(rows[part.left], rows[part.right], part.weight) for part in edges]
+    return _in_order(distances, named)
+
+
+def _in_order(distances: Distances, edges: list[_Edges]) -> SpanningTree:
+    order, weight = prim_order(
+        distances.n_points,
+        np.concatenate([part.left for part in edges]),
+        np.concatenate([part.right for part in edges]),
+        np.concatenate([part.weight for part in edges]),
+    )
+    return SpanningTree(order[:-1], order[1:], distances.lengths(weight))
+
+
+def _rows_per_block(n_points: int, block_bytes: int) -> int:
+    return max(1, min(512, block_bytes // (4 * n_points)))
+
+
+def _joined(search: _Search, progress: Progress) -> list[_Edges]:
+    """Join components until there is one; give the edges of each round."""
+    n_points = search.distances.n_points
     component = np.arange(n_points)
     n_components = n_points
     chosen: list[_Edges] = []
@@ -92,14 +162,7 @@ def boruvka_tree(
         n_components -= len(joined.left)
         done = 1 - math.log(n_components) / math.log(n_points)
         progress(_PASS_SHARE + (1 - _PASS_SHARE) * done)
-    chosen.append(_ties(reach))
-    order, weight = prim_order(
-        n_points,
-        np.concatenate([edges.left for edges in chosen]),
-        np.concatenate([edges.right for edges in chosen]),
-        np.concatenate([edges.weight for edges in chosen]),
-    )
-    return SpanningTree(order[:-1], order[1:], distances.lengths(weight))
+    return chosen
 
 
 def _nearest(
@@ -130,6 +193,18 @@ def _nearest(
         each(fill, blocks[start : start + _BLOCKS_PER_WAVE])
         progress(_PASS_SHARE * min(1.0, (start + _BLOCKS_PER_WAVE) / len(blocks)))
 
+    return _reach(distances, near, weight, core, alpha)
+
+
+def _reach(
+    distances: Distances,
+    near: NDArray[np.int32],
+    weight: NDArray[np.float32],
+    core: NDArray[np.float32],
+    alpha: float,
+) -> _Reach:
+    """Turn neighbours' distances, in place, into mutual reachabilities."""
+    n_points, n_kept = near.shape
     weight /= distances.divisor(alpha)
     bound = np.full(n_points, np.inf, dtype=np.float32)
     if n_kept < n_points:
@@ -156,9 +231,11 @@ class _Search:
         alpha: float,
         rows_per_block: int,
         each: Each,
+        lost_rows: int | None = None,
     ) -> None:
-        self._distances = distances
-        self._reach = reach
+        self.distances = distances
+        self.reach = reach
+        self._lost_rows = lost_rows
         self._divisor = distances.divisor(alpha)
         self._rows_per_block = rows_per_block
         self._each = each
@@ -188,7 +265,7 @@ class _Search:
     def _known_edges(
         self, component: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        reach = self._reach
+        reach = self.reach
         inside = component[reach.near] == component[:, None]
         outward = np.where(inside, np.float32(np.inf), reach.weight)
         lightest = outward.argmin(axis=1)
@@ -202,9 +279,11 @@ class _Search:
         self, component: NDArray[np.int64], largest: int, best: _Edges
     ) -> Iterator[NDArray[np.int64]]:
         """Give waves of points that may have a lighter edge than the best known by then."""
-        bound = self._reach.bound
+        bound = self.reach.bound
         rows = np.flatnonzero((component != largest) & (bound < best.weight[component]))
         rows = rows[np.argsort(bound[rows], kind="stable")]
+        if self._lost_rows is not None:
+            rows = _first_of_lost(rows, component, best, self._lost_rows)
         per_wave = self._rows_per_block * _BLOCKS_PER_WAVE
         while rows.size:
             yield rows[:per_wave]
@@ -213,11 +292,11 @@ class _Search:
 
     def _search(self, rows: NDArray[np.int64], component: NDArray[np.int64]) -> None:
         """Find the nearest point outside the component, for each of `rows`."""
-        core = self._reach.core
-        everything = slice(0, self._distances.n_points)
+        core = self.reach.core
+        everything = slice(0, self.distances.n_points)
 
         def find(rows: NDArray[np.int64]) -> None:
-            block = self._distances.block(rows, everything)
+            block = self.distances.block(rows, everything)
             block /= self._divisor
             np.maximum(block, core, out=block)
             np.maximum(block, core[rows, None], out=block)
@@ -228,8 +307,21 @@ class _Search:
 
         starts = range(0, len(rows), self._rows_per_block)
         self._each(find, [rows[at : at + self._rows_per_block] for at in starts])
-        bound = self._reach.bound
+        bound = self.reach.bound
         bound[rows] = np.maximum(bound[rows], self._found_weight[rows])
+
+
+def _first_of_lost(
+    rows: NDArray[np.int64], component: NDArray[np.int64], best: _Edges, n_rows: int
+) -> NDArray[np.int64]:
+    """Keep the first few rows of each component that knows no way out, `n_rows` of all."""
+    rows = rows[np.isinf(best.weight[component[rows]])]
+    of_lost = component[rows]
+    by_component = np.argsort(of_lost, kind="stable")
+    starts = np.flatnonzero(np.diff(of_lost[by_component], prepend=-1))
+    place = np.arange(len(rows)) - np.repeat(starts, np.diff(starts, append=len(rows)))
+    each_may = max(1, n_rows // max(1, len(starts)))
+    return rows[np.sort(by_component[place < each_may])]
 
 
 def _join(

@@ -1,21 +1,24 @@
-"""HDBSCAN: exact on the CPU (matrix products, our own), cuML on the GPU.
+"""HDBSCAN: on the CPU by matrix products, our own; cuML on the GPU.
 
 On the CPU the spanning tree comes from the whole matrix of distances while that fits in memory
-(`gpu.spanning_tree`), otherwise from blocks of it (`gpu.boruvka`); both are exact to float32.
+(`gpu.spanning_tree`), otherwise from blocks of it (`gpu.boruvka`); both are exact to float32. The
+time of either grows with the square of the points. Where it is asked for, and above
+`APPROXIMATE_FROM` points unless it is refused, the tree comes from approximate neighbours
+(`gpu.cells`) and is nearly minimal; the notes say so.
 Distances are Euclidean (pass unit rows for cosine, see `gpu.vectors.unit_rows`) or Manhattan, on
 the CPU alone.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpu.backend import Backend, device_memory_errors
-from gpu.boruvka import boruvka_tree
+from gpu.boruvka import approximate_tree, boruvka_tree
 from gpu.clustering import Clustering, Progress, renumber_by_size
 from gpu.condensed_tree import CondensedTree, condense, outline, select_groups
 from gpu.errors import TooFewPointsError, UnsupportedOnDeviceError
@@ -32,6 +35,12 @@ Array = Any
 
 MIN_SAMPLES_ON_GPU = range(2, 1025)
 """What cuML takes: 1 to 1023 neighbours, of which it does not count the point itself."""
+
+APPROXIMATE_FROM = {"cpu": 100_000, "gpu": 500_000}
+"""Points above which the tree is approximate unless `approx_min_span_tree` is false.
+
+On two cores and 384 dimensions the exact tree takes some 80 s there, the approximate one 4 s.
+"""
 
 _MATRIX_SHARE = 0.5
 """Share of the free memory that the matrix of distances may take."""
@@ -80,7 +89,7 @@ def hdbscan(
     -------
     Clustering
         `strength` is the membership strength, 0 for noise. On the CPU `details` has
-        ``spanning_tree`` ("dense" or "blocks") and ``condensed_tree`` (its outline).
+        ``spanning_tree`` ("dense", "blocks" or "approximate") and ``condensed_tree`` (its outline).
 
     Raises
     ------
@@ -109,7 +118,10 @@ def hdbscan(
     """
     require_matrix(vectors)
     n_points = len(vectors)
+    asked = params.approx_min_span_tree
     params = params.resolved(n_points)
+    approximate = is_approximate(n_points, params, metric, backend.device)
+    params = replace(params, approx_min_span_tree=approximate)
     _require_enough(n_points, params)
     if backend.device == "gpu":
         _require_supported(params, metric)
@@ -143,7 +155,10 @@ def hdbscan(
         n_clusters=len(order),
         effective_params=asdict(params),
         device=backend.device,
-        notes=_notes(n_points, params, len(order)),
+        notes=[
+            *_notes(n_points, params, len(order)),
+            *_notes_on_search(n_points, asked, approximate, backend.device),
+        ],
         details=details,
     )
 
@@ -162,11 +177,22 @@ def spanning_tree(
     Returns
     -------
     tree : SpanningTree
-    way : {"dense", "blocks"}
+    way : {"dense", "blocks", "approximate"}
         How it was found.
     """
     params = params.resolved(len(vectors))
     assert params.min_samples is not None  # Resolved.
+    tell = progress or _ignore
+    if is_approximate(len(vectors), params, metric, "cpu"):
+        with worker_threads(n_threads) as each:
+            tree = approximate_tree(
+                vectors,
+                min_samples=params.min_samples,
+                alpha=params.alpha,
+                each=each,
+                progress=tell,
+            )
+        return tree, "approximate"
     if matrix_budget_bytes is None:
         matrix_budget_bytes = min(_MATRIX_BYTES, int(_MATRIX_SHARE * free_bytes("cpu")))
     is_dense = matrix_bytes(len(vectors)) <= matrix_budget_bytes
@@ -177,9 +203,17 @@ def spanning_tree(
             min_samples=params.min_samples,
             alpha=params.alpha,
             each=each,
-            progress=progress or _ignore,
+            progress=tell,
         )
     return tree, "dense" if is_dense else "blocks"
+
+
+def is_approximate(n_points: int, params: HdbscanParams, metric: str, device: str) -> bool:
+    """Tell whether the spanning tree will be approximate; by Manhattan distance it never is."""
+    wanted = params.approx_min_span_tree
+    if metric == "manhattan":
+        return False
+    return n_points > APPROXIMATE_FROM[device] if wanted is None else wanted
 
 
 def _ignore(_share: float) -> None:
@@ -224,6 +258,20 @@ def _notes(n_points: int, params: HdbscanParams, n_groups: int) -> list[str]:
             "all points are noise"
         ]
     return []
+
+
+def _notes_on_search(
+    n_points: int, asked: bool | None, approximate: bool, device: str
+) -> list[str]:
+    if approximate and asked is None:
+        return [
+            f"approximate: {n_points:,} points are more than {APPROXIMATE_FROM[device]:,}, so near "
+            "neighbours were searched approximately and groups may differ a little from exact "
+            "ones; approx_min_span_tree: false searches exactly, in time that grows with the square"
+        ]
+    if approximate:
+        return ["approximate: near neighbours were searched approximately, as was asked for"]
+    return ["Manhattan distances are always searched exactly"] if asked else []
 
 
 def _fit_on_gpu(vectors: Array, params: HdbscanParams) -> tuple[Array, Array]:

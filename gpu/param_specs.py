@@ -87,6 +87,7 @@ METHOD_SPECS: dict[str, Method] = {
             "allow_single_cluster": boolean(),
             "max_cluster_size": whole(2),
             "alpha": real(0, above=True),
+            "approx_min_span_tree": boolean(),
         },
         metrics=_ALL,
         no_effect={

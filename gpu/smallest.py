@@ -79,3 +79,42 @@ def smallest(
                         kept[place], columns[place] = kept[place - 1], columns[place - 1]
                         place -= 1
                     kept[place], columns[place] = value, start + column
+
+
+@compiled
+def keep_smallest(
+    matrix: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    values: NDArray[np.float32],
+    at: NDArray[np.int32],
+) -> None:
+    """Merge the values of a block into the smallest ones that were found before.
+
+    Parameters
+    ----------
+    matrix : array of shape (n_rows, n_columns), float32
+        Without NaN.
+    rows, columns : array of shape (n_rows,) and (n_columns,), int64
+        What a line and a column of the block stand for.
+    values, at : array of shape (n_all, n_kept), float32 and int32
+        Changed where `rows` say: ascending values, and the columns they came from.
+    """
+    last = values.shape[1] - 1
+    for line in range(len(rows)):
+        kept, names = values[rows[line]], at[rows[line]]
+        for start in range(0, len(columns), _RUN):
+            run = matrix[line, start : start + _RUN]
+            bound, n_candidates = kept[last], 0
+            for column in range(len(run)):
+                n_candidates += run[column] < bound
+            if not n_candidates:
+                continue
+            for column in range(len(run)):
+                value = run[column]
+                if value < kept[last]:
+                    place = last
+                    while place > 0 and kept[place - 1] > value:
+                        kept[place], names[place] = kept[place - 1], names[place - 1]
+                        place -= 1
+                    kept[place], names[place] = value, columns[start + column]

@@ -9,10 +9,12 @@ point 0, always add the nearest point outside, of several the one with the lowes
 
 from __future__ import annotations
 
-import heapq
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gpu.compiled import compiled
 
 
 def prim_order(
@@ -37,24 +39,65 @@ def prim_order(
     """
     tails = np.concatenate([left, right]).astype(np.int32)
     by_tail = np.argsort(tails, kind="stable")
-    starts = np.searchsorted(tails[by_tail], np.arange(n_points + 1)).tolist()
+    starts = np.searchsorted(tails[by_tail], np.arange(n_points + 1))
     heads = np.concatenate([right, left]).astype(np.int32)[by_tail]
-    weights = np.concatenate([weight, weight])[by_tail]
+    weights = np.concatenate([weight, weight]).astype(np.float32)[by_tail]
+    # Non-negative floats are in the order of their bits.
+    order, reached = _walk(starts, heads, np.ascontiguousarray(weights).view(np.uint32))
+    return order, reached[1:].view(np.float32)
 
-    lightest = [float("inf")] * n_points
-    is_added = [False] * n_points
-    order, joined_at = [], []
-    ahead: list[tuple[float, int]] = [(0.0, 0)]
-    while ahead:
-        reached_at, point = heapq.heappop(ahead)
+
+@compiled
+def _walk(
+    starts: NDArray[np.int64], heads: NDArray[np.int32], weights: NDArray[np.uint32]
+) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+    """Add points in turn, always the least of a heap of weights (upper half) and points."""
+    n_points = len(starts) - 1
+    order, reached = np.empty(n_points, dtype=np.int64), np.empty(n_points, dtype=np.uint32)
+    lightest = np.full(n_points, np.uint32(0xFFFFFFFF))
+    is_added = np.zeros(n_points, dtype=np.bool_)
+    heap = np.empty(len(heads) + 1, dtype=np.uint64)
+    heap[0] = 0
+    n_ahead, n_added = 1, 0
+    while n_ahead:
+        least = heap[0]
+        n_ahead -= 1
+        _sink(heap, n_ahead)
+        point = np.int64(least & np.uint64(0xFFFFFFFF))
         if is_added[point]:
             continue
         is_added[point] = True
-        order.append(point)
-        joined_at.append(reached_at)
-        edges = slice(starts[point], starts[point + 1])
-        for head, reached in zip(heads[edges].tolist(), weights[edges].tolist(), strict=True):
-            if not is_added[head] and reached < lightest[head]:
-                lightest[head] = reached
-                heapq.heappush(ahead, (reached, head))
-    return np.array(order, dtype=np.int64), np.array(joined_at[1:], dtype=np.float32)
+        order[n_added], reached[n_added] = point, np.uint32(least >> np.uint64(32))
+        n_added += 1
+        for edge in range(starts[point], starts[point + 1]):
+            head, weight = heads[edge], weights[edge]
+            if not is_added[head] and weight < lightest[head]:
+                lightest[head] = weight
+                _rise(heap, n_ahead, (np.uint64(weight) << np.uint64(32)) | np.uint64(head))
+                n_ahead += 1
+    return order[:n_added], reached[:n_added]
+
+
+@compiled
+def _sink(heap: NDArray[np.uint64], last: int) -> None:
+    """Put the entry at `last` in the place of the least, and down to where it belongs."""
+    entry, place = heap[last], 0
+    while 2 * place + 1 < last:
+        child = 2 * place + 1
+        if child + 1 < last and heap[child + 1] < heap[child]:
+            child += 1
+        if heap[child] >= entry:
+            break
+        heap[place] = heap[child]
+        place = child
+    heap[place] = entry
+
+
+@compiled
+def _rise(heap: NDArray[np.uint64], last: int, entry: Any) -> None:
+    """Append an entry at `last`, and let it up to where it belongs."""
+    place = last
+    while place > 0 and heap[(place - 1) // 2] > entry:
+        heap[place] = heap[(place - 1) // 2]
+        place = (place - 1) // 2
+    heap[place] = entry

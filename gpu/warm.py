@@ -37,6 +37,7 @@ def warm_ours() -> None:
             summarize(points, labels, metric="euclidean", centroid=centroid)
         for budget_bytes in (None, 0):
             hdbscan(points, HdbscanParams(), backend=BACKEND, matrix_budget_bytes=budget_bytes)
+        hdbscan(points, HdbscanParams(approx_min_span_tree=True), backend=BACKEND)
 
 
 def warm_libraries() -> None:

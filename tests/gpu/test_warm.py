@@ -34,6 +34,7 @@ for rows in (points, frozen):
         run("kmeans", {"n_clusters": 6}, metric, rows)
     for metric in ("cosine", "euclidean", "manhattan"):
         run("hdbscan", {"min_samples": 80, "alpha": 1.2}, metric, rows)
+        run("hdbscan", {"approx_min_span_tree": True}, metric, rows)
     backend = Backend("cpu", "the test's")
     for metric in ("euclidean", "manhattan"):
         hdbscan(rows, HdbscanParams(), backend=backend, metric=metric, matrix_budget_bytes=0)

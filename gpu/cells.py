@@ -1,0 +1,243 @@
+"""Nearest neighbours by cells: near points share a cell, or lie in cells side by side.
+
+Centroids of a short k-means cut space into cells of some hundred points. Each point is compared
+with the points of the few cells whose centroids are nearest to it, by one matrix product for all
+that ask for the same cell. What lies farther is missed: the neighbours are approximate, their
+distances are exact.
+
+A second step compares each point with the neighbours of its neighbours, as NN-descent does.
+
+Time: O(n * POINTS_PER_CELL) for the distances, and a row of distances to n / POINTS_PER_CELL
+centroids for each point.
+
+References
+----------
+Jégou, Douze and Schmid (2011), doi:10.1109/TPAMI.2010.57 (inverted files).
+Dong, Moses and Li (2011), doi:10.1145/1963405.1963487 (NN-descent).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu.centroid_search import nearest
+from gpu.clustering import Progress
+from gpu.compiled import compiled
+from gpu.groups import Members, members_of
+from gpu.lloyd import lloyd
+from gpu.parallel import Each
+from gpu.smallest import keep_smallest, smallest
+from gpu.squared_distances import SquaredDistances
+from gpu.vectors import BLOCK_BYTES, row_blocks
+
+POINTS_PER_CELL = 256
+FEWEST_CELLS = 7
+"""Nearest cells whose points a point is compared with; more, the more neighbours are kept: what is
+far among the nearest lies in other cells."""
+
+CROWD = 8 * POINTS_PER_CELL
+"""Most points of a cell that others are compared with: an even choice of them."""
+
+QUERIES = 4096
+"""Points that are compared at a time."""
+
+ROUNDS = 2
+"""Times that points are compared with the neighbours of their neighbours."""
+
+_ASKED = 8
+_SAMPLE_PER_CELL = 24
+_ITERATIONS = 4
+_CUT_BYTES = 64 << 20
+_CHUNKS_PER_WAVE = 16
+
+
+class Cells(NamedTuple):
+    """Points by cell.
+
+    Attributes
+    ----------
+    centroids : array of shape (n_cells, n_dims), float32
+        Seen from `origin`.
+    origin : array of shape (n_dims,), float32
+    members : Members
+        The points of each.
+    """
+
+    centroids: NDArray[np.float32]
+    origin: NDArray[np.float32]
+    members: Members
+
+
+def cut(vectors: NDArray[np.float32], each: Each) -> Cells:
+    """Cut space into cells of some `POINTS_PER_CELL` points.
+
+    Parameters
+    ----------
+    vectors : array of shape (n_points, n_dims), float32
+    each : Each
+    """
+    n_points, n_dims = vectors.shape
+    n_cells = max(1, n_points // POINTS_PER_CELL)
+    rng = np.random.default_rng(0)
+    n_sampled = min(n_points, _SAMPLE_PER_CELL * n_cells)
+    sample = vectors[np.sort(rng.choice(n_points, n_sampled, replace=False))]
+    origin = sample.mean(axis=0)  # Far from it float32 scores lose digits.
+    sample -= origin
+    first = sample[rng.choice(n_sampled, n_cells, replace=False)]
+    centroids = lloyd(sample, first, tolerance=0.0, max_iter=_ITERATIONS, each=each).centroids
+    labels = np.empty(n_points, dtype=np.int32)
+    for rows in row_blocks(n_points, 4 * n_dims, _CUT_BYTES):
+        labels[rows] = nearest(vectors[rows] - origin, centroids, each)
+    return _split_crowded(vectors, Cells(centroids, origin, members_of(labels, n_cells)), each)
+
+
+def _split_crowded(vectors: NDArray[np.float32], cells: Cells, each: Each) -> Cells:
+    """Cut cells anew that hold many points: what is compared grows with the square of a cell."""
+    centroids, labels = list(cells.centroids), np.empty(len(vectors), dtype=np.int32)
+    rng = np.random.default_rng(0)
+    for cell in range(len(cells.centroids)):
+        rows = cells.members.rows[cells.members.starts[cell] : cells.members.starts[cell + 1]]
+        labels[rows] = cell
+        n_parts = len(rows) // POINTS_PER_CELL
+        if n_parts < 2:
+            continue
+        points = vectors[rows] - cells.origin
+        first = points[rng.choice(len(rows), n_parts, replace=False)]
+        part = lloyd(points, first, tolerance=0.0, max_iter=_ITERATIONS, each=each)
+        labels[rows] = np.where(part.labels == 0, cell, len(centroids) + part.labels - 1)
+        centroids[cell] = part.centroids[0]
+        centroids.extend(part.centroids[1:])
+    return Cells(np.array(centroids), cells.origin, members_of(labels, len(centroids)))
+
+
+def nearest_in_cells(
+    cells: Cells,
+    vectors: NDArray[np.float32],
+    distances: SquaredDistances,
+    n_kept: int,
+    each: Each,
+    progress: Progress,
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Find neighbours of each point, itself among them, nearest first.
+
+    Points go by their place in `cells.members.rows`: those of a cell are then side by side in
+    memory.
+
+    Parameters
+    ----------
+    cells : Cells
+    vectors : array of shape (n_points, n_dims), float32
+        In that order.
+    distances : SquaredDistances
+        Of the same points, in that order.
+    n_kept : int
+        At most the number of points.
+    each : Each
+    progress : callable
+        Told the share that is done.
+
+    Returns
+    -------
+    near : array of shape (n_points, n_kept), int32
+    values : array of shape (n_points, n_kept), float32
+        Those of `distances`.
+    """
+    centroids, origin, members = cells
+    halves = np.einsum("ij,ij->i", centroids, centroids) / 2
+    n_asked = min(len(centroids), max(FEWEST_CELLS, n_kept // 2 - 9))
+    near = np.zeros((len(vectors), n_kept), dtype=np.int32)
+    values = np.full((len(vectors), n_kept), np.inf, dtype=np.float32)
+
+    def compare(start: int) -> None:
+        scores = (vectors[start : start + QUERIES] - origin) @ centroids.T - halves
+        asked = np.argpartition(-scores, n_asked - 1, axis=1)[:, :n_asked]
+        queries = members_of(asked.ravel(), len(centroids))
+        for cell in np.flatnonzero((queries.sizes > 0) & (members.sizes > 0)).tolist():
+            own = queries.rows[queries.starts[cell] : queries.starts[cell + 1]]
+            asking = start + own // n_asked
+            columns, others = _columns(int(members.starts[cell]), int(members.starts[cell + 1]))
+            keep_smallest(distances.block(asking, columns), asking, others, values, near)
+
+    starts = range(0, len(vectors), QUERIES)
+    for start in range(0, len(starts), _CHUNKS_PER_WAVE):
+        each(compare, starts[start : start + _CHUNKS_PER_WAVE])
+        progress(min(1.0, (start + _CHUNKS_PER_WAVE) / len(starts)))
+    _search_all(np.flatnonzero(np.isinf(values[:, -1])), distances, near, values, each)
+    unit = np.float32(1 / distances.scale**2)
+    for _ in range(ROUNDS):
+        refine = partial(_refine, vectors, unit, near.copy(), near, values)
+        each(refine, starts)
+    return near, values
+
+
+def _columns(start: int, stop: int) -> tuple[slice | NDArray[np.int64], NDArray[np.int64]]:
+    """Give a cell's points, as what cuts them out and as numbers; of a crowd an even choice."""
+    if stop - start <= CROWD:
+        return slice(start, stop), np.arange(start, stop)
+    chosen = np.linspace(start, stop - 1, CROWD).astype(np.int64)
+    return chosen, chosen
+
+
+def _search_all(
+    rows: NDArray[np.int64],
+    distances: SquaredDistances,
+    near: NDArray[np.int32],
+    values: NDArray[np.float32],
+    each: Each,
+) -> None:
+    """Find the neighbours of points that met too few, exactly."""
+
+    def search(part: slice) -> None:
+        block = distances.block(rows[part], slice(0, distances.n_points))
+        found, at = values[rows[part]], near[rows[part]]
+        smallest(block, found, at)
+        values[rows[part]], near[rows[part]] = found, at
+
+    each(search, row_blocks(len(rows), 4 * distances.n_points, 4 * BLOCK_BYTES))
+
+
+@compiled
+def _refine(
+    vectors: NDArray[np.float32],
+    unit: Any,
+    known: NDArray[np.int32],
+    near: NDArray[np.int32],
+    values: NDArray[np.float32],
+    first_row: int,
+) -> None:
+    """Compare some points with the neighbours of their neighbours."""
+    n_kept, n_dims = near.shape[1], vectors.shape[1]
+    asked = np.full(_ASKED * _ASKED, -1, dtype=np.int32)
+    for row in range(first_row, min(first_row + QUERIES, len(vectors))):
+        kept, found, vector = near[row], values[row], vectors[row]
+        n_asked = 0
+        for first in range(1, min(_ASKED + 1, n_kept)):
+            for second in range(1, min(_ASKED + 1, n_kept)):
+                other = known[known[row, first], second]
+                is_new = other != row
+                for place in range(n_asked):
+                    is_new &= asked[place] != other
+                if not is_new:
+                    continue
+                asked[n_asked] = other
+                n_asked += 1
+                for place in range(n_kept):
+                    is_new &= kept[place] != other
+                if not is_new:
+                    continue
+                candidate = vectors[other]
+                total = np.float32(0)
+                for dim in range(n_dims):
+                    apart = vector[dim] - candidate[dim]
+                    total += apart * apart
+                value = total * unit
+                if value < found[n_kept - 1]:
+                    place = n_kept - 1
+                    while place > 0 and found[place - 1] > value:
+                        found[place], kept[place] = found[place - 1], kept[place - 1]
+                        place -= 1
+                    found[place], kept[place] = value, other
