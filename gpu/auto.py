@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from gpu.backend import Backend
 from gpu.clustering import Clustering, Progress, clustered, no_progress
 from gpu.communities import FIRM, Communities, communities, firmness
+from gpu.elbow import elbow
 from gpu.hdbscan import hdbscan
 from gpu.kmeans import kmeans
 from gpu.metrics import quality
@@ -80,6 +81,7 @@ class _Choice:
     strength: Array = None
     nearest: Array = None
     reasons: list[str] = field(default_factory=list)
+    figures: dict[str, Any] = field(default_factory=dict)
 
 
 def auto(
@@ -107,9 +109,10 @@ def auto(
     -------
     Clustering
         `details`: ``chosen_method`` (hdbscan, kmeans, graph_communities or none),
-        ``chosen_params`` and ``reasons``, one sentence per figure looked at; `notes` ends with
-        the choice. `nearest` names the group of every point where the method has a better rule
-        than the nearest centroid.
+        ``chosen_params`` and ``reasons``, one sentence per figure looked at, and what the chosen
+        method shows of itself (``condensed_tree``, ``elbow``); `notes` ends with the choice.
+        `nearest` names the group of every point where the method has a better rule than the
+        nearest centroid.
 
     Raises
     ------
@@ -132,8 +135,13 @@ def auto(
         chosen_method=choice.method,
         chosen_params=choice.params,
         reasons=choice.reasons,
+        **choice.figures,
     )
     tell(1.0)
+    if tree := choice.figures.get("condensed_tree"):
+        number = [*_numbers(choice, result.labels, result.n_clusters).tolist(), NOISE]
+        renumbered = [number[group] for group in tree["group"]]  # NOISE is the last.
+        result.details["condensed_tree"] = {**tree, "group": renumbered}
     return replace(
         result,
         effective_params=asdict(params) | {"chosen_method": choice.method} | choice.params,
@@ -145,10 +153,15 @@ def _renumbered(choice: _Choice, labels: Array) -> Array | None:
     """Give the nearest groups by the numbers of the result; groups without members have none."""
     if choice.nearest is None:
         return None
-    number = np.full(int(choice.nearest.max()) + 1, NOISE, dtype=np.int32)
+    return _numbers(choice, labels, int(choice.nearest.max()) + 1)[choice.nearest]
+
+
+def _numbers(choice: _Choice, labels: Array, n_groups: int) -> Array:
+    """Give the result's number of each group that the choice numbered."""
+    number = np.full(n_groups, NOISE, dtype=np.int32)
     grouped = labels != NOISE
     number[choice.labels[grouped]] = labels[grouped]
-    return number[choice.nearest]
+    return number
 
 
 def _choose(points: Array, seed: int, angular: bool, backend: Backend, tell: Progress) -> _Choice:
@@ -231,6 +244,8 @@ def _by_gaps(
     choice.params = {"n_components": strong.shape[1], **found.effective_params}
     choice.reasons.append("chosen: HDBSCAN on the strong components, since gaps separate groups")
     assert found.strength is not None  # HDBSCAN always has it.
+    if "condensed_tree" in found.details:
+        choice.figures["condensed_tree"] = found.details["condensed_tree"]
     choice.labels, neighbor = _joined(points, sample, found.labels)
     choice.strength = found.strength[neighbor]
 
@@ -275,6 +290,7 @@ def _by_kmeans(
 ) -> None:
     found = _kmeans(strong, k, 10, seed, backend)
     choice.method = "kmeans"
+    choice.figures["elbow"] = elbow(strong, k, metric="euclidean", seed=seed)
     choice.params = {"n_components": strong.shape[1], "n_clusters": k, "n_init": 10}
     choice.reasons.append(
         f"chosen: k-means with {k:,} groups on the strong components, since groups are compact"

@@ -225,3 +225,32 @@ def test_parameters_of_methods_are_ignored_with_a_warning():
 
     assert parsed.params == AutoParams(1)
     assert "n_clusters is ignored" in parsed.warnings[0]
+
+
+def test_compact_groups_have_an_elbow_that_bends_where_they_are():
+    rng = np.random.default_rng(3)
+    centers = 4.2 * np.array([[0, 0], [1, 0], [0, 1], [1, 1]])
+    points = (centers[:, None] + rng.normal(size=(4, 400, 2))).reshape(-1, 2).astype(np.float32)
+
+    found = run(points)
+    curve = dict(zip(*(found.details["elbow"][n] for n in ("n_clusters", "inertia")), strict=True))
+
+    assert found.details["chosen_method"] == "kmeans"
+    assert 4 in curve
+    assert curve[1] / curve[4] > 3 * curve[4] / curve[8]
+    assert "condensed_tree" not in found.details
+
+
+def test_gaps_have_a_tree_that_names_the_groups_by_their_size():
+    sizes = [100, 600, 250]
+    rng = np.random.default_rng(1)
+    which = np.repeat(range(3), sizes)
+    points = rng.normal(size=(3, 8))[which] * 12 + rng.normal(size=(len(which), 8))
+
+    found = run(points.astype(np.float32))
+    tree = found.details["condensed_tree"]
+    selected = {g: size for g, size in zip(tree["group"], tree["size"], strict=True) if g != NOISE}
+
+    assert found.details["chosen_method"] == "hdbscan"
+    assert [selected[group] for group in range(3)] == sorted(selected.values(), reverse=True)
+    assert sorted(selected) == [0, 1, 2]

@@ -63,6 +63,8 @@ def method_figures(
 ) -> dict[str, Any]:
     """Give what a method itself can show: the condensed tree of HDBSCAN, the elbow of k-means.
 
+    Also where auto chose them.
+
     Parameters
     ----------
     points : array of shape (n_points, n_dims), float32
@@ -74,7 +76,9 @@ def method_figures(
     if (tree := found.details.get("condensed_tree")) is not None:
         groups = [None if group == NOISE else ids[group] for group in tree["group"]]
         figures["condensed_tree"] = {**tree, "group": groups}
-    if method == "kmeans":
+    if (curve := found.details.get("elbow")) is not None:
+        figures["elbow"] = curve  # Of what auto clustered by k-means.
+    elif method == "kmeans":
         n_clusters = int(found.effective_params["n_clusters"])
         seed = int(found.effective_params["random_state"])
         figures["elbow"] = elbow(points, n_clusters, metric=metric, seed=seed)
