@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 IMAGE ?= shoal
 
-.PHONY: help setup warm demo serve gateway test test-gateway go-tools fuzz faults load mongo-server docs test-gpu lint format proto lock bench gpu-bench gpu-check image clean
+.PHONY: help setup warm demo serve gateway test test-gateway go-tools fuzz faults load mongo-server docs screenshots test-gpu lint format proto lock bench gpu-bench gpu-check image clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -85,6 +85,9 @@ docs: $(READY) ## Build the documentation as a site in build/docs; a broken link
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 	@echo "build/docs/index.html"
 
+screenshots: $(READY) ## Take docs/images anew of a real server (Chromium, the Debian data; minutes)
+	$(BIN)/python -m pytest -m screenshots -q -rs tests/docs
+
 proto: $(READY) ## Regenerate stubs, descriptor set, OpenAPI, the containers' gateway, pages of docs/
 	$(BIN)/python proto/generate.py
 	$(BIN)/python docs/generate.py
@@ -107,6 +110,7 @@ bench: $(READY) ## Measure against the peers; tables on screen, JSON in benchmar
 	$(BIN)/python benchmarks/reading.py
 	$(BIN)/python benchmarks/writing.py
 	$(BIN)/python benchmarks/job.py
+	$(BIN)/python benchmarks/map.py
 	$(BIN)/python benchmarks/render.py
 
 gpu-bench: $(READY) ## Measure on the GPU, beside bare cuML; ends with a reason without one

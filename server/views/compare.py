@@ -27,6 +27,9 @@ MATCH_SHARE = 0.5
 SPLIT_SHARE = 0.25
 """Share from which a part of a group counts as a part of a split."""
 
+BAND_SHARE = 0.05
+"""Share of one of its two groups from which a flow is drawn; the many thin ones hide the others."""
+
 MOST_FLOW_GROUPS = 60
 """Groups of each run that the picture tells apart."""
 
@@ -144,12 +147,20 @@ def _row(
 
 def comparison_page(comparison: Json) -> str:
     """Write a comparison as one HTML file that needs nothing else."""
+    picture = _sankey(comparison)
+    n_thin = comparison["n_shared"] - sum(link["count"] for link in picture["links"])
     chart = {
         "title": "Where the documents went",
         "reading": f"Left the groups of {comparison['before']['run_id']}, right those of "
-        f"{comparison['after']['run_id']}; the width of a band is the number of documents.",
+        f"{comparison['after']['run_id']}; the width of a band is the number of documents."
+        + (
+            f" Bands below {BAND_SHARE:.0%} of both their groups are left out: "
+            f"{n_thin:,} documents."
+            if n_thin
+            else ""
+        ),
         "kind": "flows",
-        **_sankey(comparison),
+        **picture,
     }
     return render_page(
         "compare.html",
@@ -168,6 +179,10 @@ def _sankey(comparison: Json) -> Json:
     links: Counter[tuple[int, int]] = Counter()
     for flow in comparison["flows"]:
         links[before.at(flow["from"]), after.at(flow["to"])] += flow["count"]
+    sizes_before, sizes_after = Counter[int](), Counter[int]()
+    for (source, target), count in links.items():
+        sizes_before[source] += count
+        sizes_after[target] += count
     colors = [at % len(LIGHT) for at in range(len(before.names))]
     main = {target: source for (source, target), _ in reversed(links.most_common())}
     nodes = [
@@ -184,6 +199,7 @@ def _sankey(comparison: Json) -> Json:
         "links": [
             {"from": source, "to": n_before + target, "count": count}
             for (source, target), count in links.items()
+            if count >= BAND_SHARE * min(sizes_before[source], sizes_after[target])
         ],
     }
 

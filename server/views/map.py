@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from server.views.colors import color_groups
 from server.views.documents import Columns, Document
+from server.views.names import name_of
 from server.views.page import packed, render_page
 
 NO_GROUP = -1
@@ -103,6 +104,7 @@ def _data_of(shown: MapData) -> dict[str, object]:
             {
                 "id": group.cluster_id,
                 "label": group.label,
+                "name": name_of(group.label, group.keywords),
                 "size": group.member_count,
                 "summary": group.summary or "",
                 "keywords": list(group.keywords),

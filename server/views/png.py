@@ -9,6 +9,7 @@ import numpy as np
 
 from server.views.colors import LIGHT, NOISE_LIGHT
 from server.views.map import MapData
+from server.views.names import name_of
 from server.views.page import PicturesNotInstalledError
 
 SIZE_INCHES = (16, 10)
@@ -76,7 +77,7 @@ def _write_names(axes: Any, shown: MapData) -> None:
             return
         name = axes.text(
             *(group.place or ()),
-            _cut(group.label),
+            _cut(name_of(group.label, group.keywords)),
             ha="center",
             va="center",
             fontsize=9,

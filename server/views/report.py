@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from server.jobs.model import STAGES
+from server.views.names import name_of
 from server.views.page import render_page
 from server.views.tree_bars import tree_bars
 
@@ -167,14 +168,14 @@ def _charts(report: Json) -> Iterator[Json]:
     groups = report["groups"]
     parents = {group["parent_cluster_id"] for group in groups}
     leaves = [group for group in groups if group["cluster_id"] not in parents]
-    names = {group["cluster_id"]: group["label"] for group in groups}
+    names = {group["cluster_id"]: name_of(group["label"], group["keywords"]) for group in groups}
     if leaves:
         yield {
             "kind": "sizes",
             "title": "Sizes of the groups",
             "reading": "Largest first. A steep start with a long tail is usual; one group that "
             "holds nearly everything means that nothing was told apart.",
-            "labels": [group["label"] for group in leaves],
+            "labels": [names[group["cluster_id"]] for group in leaves],
             "sizes": [group["member_count"] for group in leaves],
         }
     for feature, figures in by_feature(report["figures"], "silhouette_profile"):

@@ -63,7 +63,7 @@
       },
       link: {
         source: links.map((link) => link.from), target: links.map((link) => link.to),
-        value: links.map((link) => link.count), color: links.map(() => theme.name === "dark" ? "#ffffff33" : "#00000026"),
+        value: links.map((link) => link.count), color: links.map(({ from }) => `${nodes[from].isNoise ? ink.noise : ink.groups[nodes[from].color]}66`),
         hovertemplate: "%{source.label} → %{target.label}: %{value:,} documents<extra></extra>",
       },
     }], {}, height(nodes.length / 2)],

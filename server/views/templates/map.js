@@ -14,7 +14,7 @@
   const plot = document.getElementById("plot");
   const tip = document.getElementById("tip");
   const at = (id) => document.getElementById(id);
-  const number = (n) => n.toLocaleString("en");
+  const { format: number } = new Intl.NumberFormat("en");
 
   // ---- points by colour: a trace for each, since a trace of one colour is fast to draw ----
   const n_colors = palettes.light.groups.length;
@@ -44,21 +44,37 @@
   let namesShown = [];
   let markedRows = [];
 
+  // ---- the opening view: a few documents far away leave no room for all others ----
+  const NEAR = 0.005; // Share of the documents that may lie beyond each side.
+  const view = [x, y].map((values) => {
+    const sorted = values.slice().sort();
+    const at = (share) => sorted[Math.round(share * (sorted.length - 1))];
+    const margin = 0.08 * (at(1 - NEAR) - at(NEAR));
+    return { all: at(1) - at(0), range: [at(NEAR) - margin, at(1 - NEAR) + margin] };
+  });
+  const isNarrowed = view.some(({ all, range: [from, to] }) => to - from < 0.7 * all);
+  if (isNarrowed) {
+    const isIn = (row) => view.every(({ range: [from, to] }, i) => {
+      const value = (i ? y : x)[row];
+      return from <= value && value <= to;
+    });
+    const n_beyond = groupOf.reduce((n, _, row) => n + !isIn(row), 0);
+    at("found").textContent = `${number(n_beyond)} documents lie far from all others; “Whole map” shows them`;
+  }
+
   const axis = { visible: false, zeroline: false, showgrid: false, automargin: false };
   const layout = {
     margin: { l: 0, r: 0, t: 0, b: 0 }, showlegend: false, hovermode: "closest",
     dragmode: "pan", hoverdistance: 14,
     paper_bgcolor: theme.color("--page"), plot_bgcolor: theme.color("--page"),
-    xaxis: { ...axis }, yaxis: { ...axis, scaleanchor: "x" },
+    xaxis: { ...axis, ...(isNarrowed && { range: view[0].range }) },
+    yaxis: { ...axis, ...(isNarrowed && { range: view[1].range }), scaleanchor: "x" },
   };
   const options = { displayModeBar: false, scrollZoom: true, responsive: true, doubleClick: "reset" };
 
   // ---- names: the largest groups first, none over another ----
   const shortened = (text) =>
     text.length <= LABEL_CHARS ? text : text.slice(0, LABEL_CHARS - 1) + "…";
-  // A group that nobody named is told by its words, which say more than its number.
-  const nameOf = ({ label, keywords }) =>
-    /^Cluster \d+$/.test(label) && keywords.length ? keywords.slice(0, 2).join(", ") : label;
   const parents = new Set(groups.map((group) => group.parent));
   const named = groups.map((_, i) => i)
     .filter((i) => groups[i].place && !parents.has(i))
@@ -70,7 +86,7 @@
     const wanted = at("names").getAttribute("aria-pressed") === "true" ? named : [];
     for (const i of wanted) {
       const [gx, gy] = groups[i].place;
-      const left = xaxis.l2p(gx) - shortened(nameOf(groups[i])).length * 3.9;
+      const left = xaxis.l2p(gx) - shortened(groups[i].name).length * 3.9;
       const box = { left, right: xaxis.l2p(gx) * 2 - left, top: yaxis.l2p(gy) - 10, bottom: yaxis.l2p(gy) + 10 };
       const isOff = box.right < 0 || box.left > xaxis._length || box.bottom < 0 || box.top > yaxis._length;
       const isCrossed = taken.some((t) =>
@@ -82,7 +98,7 @@
     // Annotations, since the drawing of the points lies over every other kind of text.
     return Plotly.relayout(plot, {
       annotations: namesShown.map((i) => ({
-        x: groups[i].place[0], y: groups[i].place[1], text: plain(shortened(nameOf(groups[i]))),
+        x: groups[i].place[0], y: groups[i].place[1], text: plain(shortened(groups[i].name)),
         showarrow: false, captureevents: true, borderpad: 0,
         font: { size: 13, color: theme.color("--text") },
       })),
@@ -94,13 +110,13 @@
     markedRows = rows;
     const isDimmed = rows !== null;
     const shown = rows ?? [];
+    const [grown, ring] = shown.length > 2000 ? [1, 0] : shown.length > 200 ? [1.5, 0.5] : [4, 1.5];
     const all = base.map((_, trace) => trace);
     Plotly.restyle(plot, { opacity: opacities.map((o) => (isDimmed ? DIMMED : o)) }, all);
     Plotly.restyle(plot, {
       x: [pick(x, shown)], y: [pick(y, shown)],
       "marker.color": [shown.map((row) => colorOf(groupOf[row] === NO_GROUP ? NOISE : 1 + groups[groupOf[row]].color))],
-      "marker.size": shown.length > 2000 ? size + 1 : size + 4,
-      "marker.line.width": shown.length > 2000 ? 0 : 1.5,
+      "marker.size": size + grown, "marker.line.width": ring,
       "marker.line.color": theme.name === "dark" ? "#ffffff" : "#000000",
     }, [MARKED]);
   };

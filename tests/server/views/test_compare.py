@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 
 from server.views.compare import MOST_FLOW_GROUPS, Side, compare, comparison_page
@@ -81,3 +84,19 @@ def test_many_groups_are_drawn_as_some_and_others(open_page: Open):
     assert evil in opened.text("main")
     assert opened.page.evaluate("window.hacked") is None
     assert opened.complaints == []
+
+
+def test_thin_bands_are_left_out_and_counted():
+    # One document of 100 goes astray, which is much for neither of its groups; d is small.
+    before, after = "a" * 100 + "b" * 100 + "d", "a" * 99 + "b" * 101 + "a"
+    found = compare(side("run_1", before), side("run_2", after), {})
+
+    picture = comparison_page(found)
+    chart = json.loads(re.search(r'id="data">(.*?)</script>', picture)[1])["charts"][0]
+    labels = [node["label"] for node in chart["nodes"]]
+    bands = [(labels[b["from"]], labels[b["to"]], b["count"]) for b in chart["links"]]
+
+    assert sorted(bands) == [
+        ("Group a", "Group a", 99), ("Group b", "Group b", 100), ("Group d", "Group a", 1),
+    ]  # fmt: skip
+    assert "left out: 1 documents" in chart["reading"]

@@ -12,6 +12,7 @@ import pytest
 from server.views import page
 from server.views.documents import Columns, choose_columns, document_of
 from server.views.map import NO_GROUP, map_page
+from server.views.names import name_of
 from server.views.page import PicturesNotInstalledError
 from server.views.png import map_png
 from tests.server.views.conftest import map_of, small_map
@@ -52,6 +53,25 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch):
         map_page(small_map())
     with pytest.raises(PicturesNotInstalledError, match="matplotlib"):
         map_png(small_map())
+
+
+def test_plotly_s_bundle_is_put_in_brackets_and_nothing_else_is_changed():
+    from plotly.offline import get_plotlyjs
+
+    shipped, used = get_plotlyjs(), page.compiled_at_once(get_plotlyjs())
+
+    assert len(used) == len(shipped) + 2
+    assert "(() => {" in used[:999]
+    undone = used.replace("(() => {", "() => {", 1).removesuffix("})));") + "}));"
+    assert hash(undone) == hash(shipped)  # No difference of megabytes is printed.
+    for other in ("var Plotly = 1;", "(function(f) {}(() => {}))", shipped[:-9], ""):
+        assert page.compiled_at_once(other) == other
+
+
+def test_a_group_that_nobody_named_is_told_by_its_words():
+    assert name_of("Cluster 7", ["perl", "lang", "module"]) == "perl, lang"
+    assert name_of("Cluster 7", []) == "Cluster 7"
+    assert name_of("Cluster 7 of Mars", ["perl"]) == "Cluster 7 of Mars"
 
 
 def test_titles_are_the_usual_field_that_there_is():

@@ -245,6 +245,23 @@ def test_one_group_and_only_noise_are_maps_too(open_page: Open):
     assert one.complaints == nothing.complaints == []
 
 
+def test_a_few_documents_far_away_do_not_spoil_the_opening_view(open_page: Open):
+    rng = np.random.default_rng(4)
+    places = np.vstack([rng.normal(size=(998, 2)), [[90, 0], [0, -70]]])
+    opened = open_page(
+        map_page(map_of(places, np.zeros(1000), [f"document {row}" for row in range(1000)], ["A"]))
+    )
+    width = (
+        "Math.abs(document.getElementById('plot')._fullLayout.xaxis.range.reduce((a, b) => a - b))"
+    )
+
+    assert opened.page.evaluate(width) < 30
+    assert "lie far from all others" in opened.text("#found")
+    opened.page.click("#whole")
+    opened.page.wait_for_function(f"{width} > 90")
+    assert opened.complaints == []
+
+
 def test_a_million_documents_are_thinned_fairly_and_open(open_page: Open):
     n_documents, n_shown, n_groups = 1_000_000, 200_000, 40
     rng = np.random.default_rng(2)
