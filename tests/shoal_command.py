@@ -54,7 +54,7 @@ def environment(**settings: str) -> dict[str, str]:
     return clean | {"PYTHONPATH": paths, "COLUMNS": "100"} | settings
 
 
-def run_shoal(*words: str | Path, **settings: str) -> Ended:
+def run_shoal(*words: str | Path, timeout_s: float = 90, **settings: str) -> Ended:
     """Run a command to its end; keyword arguments are SHOAL_ variables."""
     done = subprocess.run(
         [*COMMAND, *map(str, words)],
@@ -62,7 +62,7 @@ def run_shoal(*words: str | Path, **settings: str) -> Ended:
         text=True,
         env=environment(**settings),
         stdin=subprocess.DEVNULL,
-        timeout=90,
+        timeout=timeout_s,
         check=False,
     )
     assert "Traceback" not in done.stderr, done.stderr

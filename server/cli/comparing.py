@@ -14,10 +14,12 @@ from gpu.agreement import Agreement, agreement
 from server.cli.connection import Connection, connect
 from server.cli.console import print_json, printable, say, shortened, stdout, table
 from server.cli.files import OutputOption, require_folder, write_file
+from server.cli.memberships import memberships
 from server.cli.options import JsonOption, KeyOption, NamespaceOption, ServerOption
 from server.cli.results import NOISE_ID, list_groups
 from server.errors import InvalidRequestError, NotFoundError, Violation
 from server.views.compare import Key, Side, compare, comparison_page
+from server.views.names import name_of
 
 LABEL_LENGTH = 32
 PAGE = 1000
@@ -64,24 +66,18 @@ def _side(connection: Connection, run: str) -> Side:
     found = connection.call(connection.clusters.GetCluster, request)
     groups = list(_all_groups(connection, cluster_id, run_id))
     roots = [group.cluster_id for group in groups if not group.parent_cluster_id]
-    prefixes = {root.rpartition(".")[0] for root in roots} or {""}
-    noise = [f"{prefix}.{NOISE_ID}" if prefix else NOISE_ID for prefix in sorted(prefixes)]
     group_of: dict[Key, str | None] = {}
     n_repeated = 0
-    for group_id in [*roots, *noise]:
-        prefix = group_id.rpartition(".")[0]
-        wanted = group_pb2.ListMembersRequest(
-            cluster_id=cluster_id, run_id=run_id, group_id=group_id
-        )
-        for member in connection.stream(connection.clusters.ListMembers, wanted):
-            document = (prefix, member.source_collection_id, member.source_document_id)
-            n_repeated += document in group_of
-            group_of.setdefault(document, None if group_id in noise else member.cluster_id)
+    for group_id, *names in memberships(connection, cluster_id, run_id, roots):
+        feature, _, name = group_id.rpartition(".")
+        document = (feature, *names)
+        n_repeated += document in group_of
+        group_of.setdefault(document, None if name == NOISE_ID else group_id)
     notes = [f"{n_repeated:,} memberships of documents in several groups of {run_id} are left out"]
     return Side(
         cluster_name=found.cluster_name,
         run_id=run_id,
-        labels={group.cluster_id: group.label for group in groups},
+        labels={each.cluster_id: name_of(each.label, each.keywords) for each in groups},
         group_of=group_of,
         notes=notes if n_repeated else [],
     )

@@ -11,8 +11,15 @@ from typing import Any
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
+
+WIDEST_CELL = 28
+"""Most columns of a terminal for a cell beside the last, in a table that is cut."""
+
+GAP = 3
+"""Columns between two cells."""
 
 PIPE_WIDTH = 200
 """Columns of output that is no terminal: wide, so that nothing is cut for a script."""
@@ -57,22 +64,40 @@ def shortened(text: str, limit: int) -> str:
 
 
 def table(
-    headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    right: Sequence[int] = (),
+    is_cut: bool = False,
 ) -> Table:
-    """Lay out rows; the columns whose positions are in `right` hold numbers."""
+    """Lay out rows; the columns whose positions are in `right` hold numbers.
+
+    The last column goes on below itself where it is too narrow; with `is_cut` a terminal shows
+    the beginning of what has no room.
+    """
+    cells = [[printable(cell) for cell in row] for row in rows]
     layout = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    widths = _widths(headings, cells) if is_cut and sys.stdout.isatty() else None
     for position, heading in enumerate(headings):
-        is_number = position in right
         is_last = position == len(headings) - 1
         layout.add_column(
             heading,
-            justify="right" if is_number else "left",
-            no_wrap=not is_last,
-            overflow="fold" if is_last else "ellipsis",
+            justify="right" if position in right else "left",
+            no_wrap=widths is not None or not is_last,
+            overflow="fold" if is_last and widths is None else "ellipsis",
+            width=None if widths is None else widths[position],
         )
-    for row in rows:
-        layout.add_row(*[printable(cell) for cell in row])
+    for row in cells:
+        layout.add_row(*row)
     return layout
+
+
+def _widths(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    """Share a terminal's columns: the last of a table gets what the others leave."""
+    columns = zip(headings, *rows, strict=True)
+    widths = [min(WIDEST_CELL, max(map(cell_len, column))) for column in columns]
+    left = stdout().width - sum(widths[:-1]) - GAP * len(widths)
+    return [*widths[:-1], max(GAP, left)]
 
 
 def as_json(message: Message) -> dict[str, Any]:

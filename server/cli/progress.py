@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from clusters.v1 import watch_pb2
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress import (
@@ -26,8 +26,17 @@ from rich.progress import (
 from rich.text import Text
 
 from server.cli.console import as_json as message_as_json
-from server.cli.console import print_json, printable, say, stdout
+from server.cli.console import print_json, printable, say, shortened, stdout
 from server.jobs.model import FINAL_STATUSES, STAGES
+
+WIDE = 110
+"""Columns of a terminal that has room for long bars."""
+
+LEAST_RATED_S = 0.5
+"""Seconds that a stage has to take for its rate to mean anything."""
+
+OTHER_COLUMNS = 52
+"""Columns of the panel beside its bars and notes."""
 
 
 class View(Protocol):
@@ -100,7 +109,9 @@ class StagePanel:
     """Shows one bar for each stage, all of them from the start, and where the run computes."""
 
     def __init__(self, console: Console, get_time: Callable[[], float] | None = None) -> None:
-        self._progress = _bars(console, get_time)
+        bar_width = 24 if console.width >= WIDE else 8
+        self._note_width = max(16, console.width - bar_width - OTHER_COLUMNS)
+        self._progress = _bars(console, get_time, bar_width)
         self._panel = Panel.fit(self._progress, title_align="left", subtitle_align="left")
         self.live = Live(self._panel, console=console)
         self._device = ""
@@ -154,7 +165,7 @@ class StagePanel:
         elif not self._task(bar).completed:
             self._progress.update(bar, total=None)  # A pulse: it runs, nobody knows how far.
         if event.message:
-            self._progress.update(bar, note=printable(event.message))
+            self._progress.update(bar, note=shortened(event.message, self._note_width))
 
     def _task(self, bar: TaskID) -> Task:
         return next(task for task in self._progress.tasks if task.id == bar)
@@ -180,6 +191,8 @@ class _RateColumn(ProgressColumn):
         speed = task.finished_speed or task.speed
         if speed is None or task.total is None or task.total <= 1:
             return Text("")
+        if (task.elapsed or 0) < LEAST_RATED_S:  # Past events come all at once.
+            return Text("")
         return Text(f"{speed:,.0f}/s")
 
 
@@ -194,14 +207,26 @@ class _LeftColumn(ProgressColumn):
         return Text(f"{timedelta(seconds=math.ceil(left_s))} left")
 
 
-def _bars(console: Console, get_time: Callable[[], float] | None) -> Progress:
+class _Begun(ProgressColumn):
+    """Another column that stays empty until the stage begins."""
+
+    def __init__(self, column: ProgressColumn) -> None:
+        super().__init__(column.get_table_column())
+        self._column = column
+
+    def render(self, task: Task) -> RenderableType:
+        """Draw it for one bar."""
+        return self._column(task) if task.started else Text("")
+
+
+def _bars(console: Console, get_time: Callable[[], float] | None, bar_width: int) -> Progress:
     return Progress(
-        SpinnerColumn(finished_text="✓"),
+        _Begun(SpinnerColumn(finished_text="✓")),
         TextColumn("{task.description:<10}"),
-        BarColumn(bar_width=24),
+        _Begun(BarColumn(bar_width=bar_width)),
         _CountColumn(),
         _RateColumn(),
-        TimeElapsedColumn(),
+        _Begun(TimeElapsedColumn()),
         _LeftColumn(),
         TextColumn("{task.fields[note]}", markup=False),
         console=console,

@@ -202,6 +202,6 @@ def _show_groups(rows: list[GroupRow], n_groups: int, execution: execution_pb2.E
     if not any(row.keywords for row in rows):
         for line in (headings, *lines):
             del line[4]
-    stdout().print(table(headings, lines, right=(2, 3)))
+    stdout().print(table(headings, lines, right=(2, 3), is_cut=True))
     if n_groups > len(rows):
         say(f"the {len(rows)} largest of {n_groups} groups; `shoal groups` lists them all")

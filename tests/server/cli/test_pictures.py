@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
-from shoal_command import N_GROUPS, N_PER_GROUP, Shoal
+from shoal_command import N_GROUPS, N_PER_GROUP, Served, Shoal
+from terminal import frames_of
+
+from server.cli import memberships
+from server.cli.connection import connect
+from server.cli.results import list_groups
+from server.jobs.model import STAGES
 
 pytestmark = pytest.mark.timeout(400)  # The first map of a worker compiles for a minute.
 
@@ -120,6 +127,29 @@ def test_two_runs_are_compared(shoal: Shoal, clustered: str, by_density: str, tm
     assert "Where the documents went" in path.read_text()
 
 
+def test_members_are_read_from_the_run_s_own_file_or_asked_for(
+    dev_server: Served, clustered: str, by_density: str, monkeypatch: pytest.MonkeyPatch
+):
+    with connect(dev_server.address, None, None) as connection:
+        for name in (clustered, by_density):
+            listed = list_groups(connection, name, None)
+            run = (connection, name, listed.run_id)
+            roots = [group.cluster_id for group in listed.groups]
+
+            asked = set(memberships.ask_members(*run, roots))
+
+            assert set(memberships.memberships(*run, roots)) == asked
+            assert len(asked) == N_GROUPS * N_PER_GROUP
+            content = memberships.local_file(*run)
+            assert content is not None
+            assert content[:4] == b"PAR1"
+            with monkeypatch.context() as patched:
+                # The server is elsewhere, and another file lies where it names its own.
+                patched.setattr(Path, "read_bytes", lambda path: b"PAR1 of others")
+                assert memberships.local_file(*run) is None
+                assert set(memberships.memberships(*run, roots)) == asked
+
+
 def test_runs_that_cannot_be_compared_are_said(shoal: Shoal, clustered: str):
     unknown = shoal("compare", clustered, "run_00000000000000000000")
 
@@ -145,3 +175,23 @@ def test_a_watch_ends_with_the_groups(shoal: Shoal, clustered: str):
     assert watched.code == 0
     assert watched.out.count("kind 1") == 3
     assert "cl_3" in watched.out
+
+
+NARROW = 80
+
+
+def test_on_a_terminal_a_panel_ends_with_the_groups(dev_server: Served, clustered: str):
+    frames = frames_of("watch", clustered, columns=NARROW, SHOAL_SERVER=dev_server.address)
+
+    shown = re.sub(r"\x1b\[[\d;]*m", "", frames[-1])
+    panel, _, groups = shown.partition("most typical d")
+    assert [line.split()[2] for line in panel.splitlines() if "✓" in line] == list(STAGES)
+    assert "device: cpu" in panel
+    rows = [line for line in groups.splitlines() if line.strip().startswith("cl_")]
+    assert len(rows) == N_GROUPS  # One line for each, however long its titles.
+    assert [row.split()[:4] for row in rows] == [
+        [f"cl_{at}", "Cluster", str(at), str(N_PER_GROUP)] for at in range(N_GROUPS)
+    ]
+    assert "/s" not in panel  # What is past came at once, which is no rate.
+    assert max(map(len, rows)) <= NARROW
+    assert rows[0].rstrip().endswith("…")

@@ -85,3 +85,13 @@ def test_a_run_that_fails_says_why_above_the_panel():
     )
 
     assert "failed: [red]no[/red] room" in console.file.getvalue()
+
+
+def test_stages_to_come_are_blank():
+    panel = StagePanel(console := terminal())
+
+    panel.show(event(stage="load"))
+    lines = [line.strip("│ ") for line in screen(console, panel).splitlines()]
+
+    assert lines[1].startswith("✓ export")
+    assert "write" in lines
