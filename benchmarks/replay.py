@@ -1,8 +1,9 @@
 """A loopback server that replays prebuilt Qdrant pages, so that the client is what is measured.
 
 It speaks what an export asks, answers scrolls from bytes that lie ready, and takes writes
-without storing them. The pages are Qdrant's own protocol, encoded here because the stubs
-would take minutes; readers on both sides check that they decode alike.
+without storing them; of collections that are made meanwhile it counts the points. The pages are
+Qdrant's own protocol, encoded here because the stubs would take minutes; readers on both sides
+check that they decode alike.
 
 Collections by name, each of `n_points` (ids from 0, or UUIDs):
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 import bisect
 import multiprocessing
 import struct
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +33,7 @@ import grpc
 import numpy as np
 from qdrant_client import grpc as pb
 
+from server.export.protobytes import fields
 from server.qdrant.client import CHANNEL_OPTIONS, QdrantAddress
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -61,6 +64,7 @@ class Size:
     n_points: int
     n_dims: int
     n_pages_kept: int = 4096
+    distance: str = "Cosine"
 
 
 def vectors(n_rows: int, n_dims: int) -> np.ndarray:
@@ -173,12 +177,15 @@ class Pages:
 
 def _serve(size: Size, ready: Connection) -> None:
     rows = vectors(size.n_points, size.n_dims)
+    if size.distance == "Dot":  # Which keeps the lengths that vectors come with.
+        rows *= np.linspace(0.5, 2, len(rows), dtype=np.float32)[:, None]
     pages = {name: Pages(name, size, rows) for name in COLLECTIONS}
+    made = Made()
 
     server = grpc.server(ThreadPoolExecutor(8), options=CHANNEL_OPTIONS)
     for service, handlers in (
-        ("Points", _points(pages, size)),
-        ("Collections", _collections(size)),
+        ("Points", _points(pages, size, made)),
+        ("Collections", _collections(size) | _making(made)),
     ):
         server.add_generic_rpc_handlers(
             [grpc.method_handlers_generic_handler(f"qdrant.{service}", handlers)]
@@ -190,7 +197,33 @@ def _serve(size: Size, ready: Connection) -> None:
     server.stop(None)
 
 
-def _points(pages: dict[str, Pages], size: Size) -> dict[str, Handler]:
+class Made:
+    """Collections that are made meanwhile: how many points each was sent, and their aliases."""
+
+    def __init__(self) -> None:
+        self.n_points: dict[str, int] = {}
+        self.aliases: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def upsert(self, request: bytes) -> None:
+        """Count the points of an `UpsertPoints`, where its collection is one of these."""
+        if self.n_points:
+            found = list(fields(request, 0, len(request)))
+            name = next(request[f.start : f.stop].decode() for f in found if f.number == 1)
+            if name in self.n_points:
+                with self._lock:
+                    self.n_points[name] += sum(f.number == 3 for f in found)
+
+    def switch(self, request: pb.ChangeAliases) -> None:
+        """Change aliases."""
+        for action in request.actions:
+            if action.HasField("delete_alias"):
+                self.aliases.pop(action.delete_alias.alias_name)
+            else:
+                self.aliases[action.create_alias.alias_name] = action.create_alias.collection_name
+
+
+def _points(pages: dict[str, Pages], size: Size, made: Made) -> dict[str, Handler]:
     """Answer what is asked of points."""
     update = pb.UpdateResult(operation_id=0, status=pb.UpdateStatus.Completed)
     done = pb.PointsOperationResponse(result=update)
@@ -204,8 +237,13 @@ def _points(pages: dict[str, Pages], size: Size) -> dict[str, Handler]:
     def get(request: pb.GetPoints) -> pb.GetResponse:
         return pb.GetResponse(result=[pb.RetrievedPoint(id=point) for point in request.ids])
 
+    def upsert(request: bytes, context: grpc.ServicerContext) -> bytes:
+        made.upsert(request)
+        return done.SerializeToString()
+
     def count(request: pb.CountPoints) -> pb.CountResponse:
-        return pb.CountResponse(result=pb.CountResult(count=size.n_points))
+        n_points = made.n_points.get(request.collection_name, size.n_points)
+        return pb.CountResponse(result=pb.CountResult(count=n_points))
 
     def sample(request: pb.QueryPoints) -> pb.QueryResponse:
         chosen = np.random.default_rng(1).integers(0, size.n_points, request.limit).tolist()
@@ -214,7 +252,8 @@ def _points(pages: dict[str, Pages], size: Size) -> dict[str, Handler]:
 
     return {
         "Scroll": grpc.unary_unary_rpc_method_handler(scroll, pb.ScrollPoints.FromString),
-        "Upsert": grpc.unary_unary_rpc_method_handler(
+        "Upsert": grpc.unary_unary_rpc_method_handler(upsert),
+        "CreateFieldIndex": grpc.unary_unary_rpc_method_handler(
             lambda request, context: done.SerializeToString()
         ),
         "SetPayload": grpc.unary_unary_rpc_method_handler(
@@ -229,7 +268,7 @@ def _points(pages: dict[str, Pages], size: Size) -> dict[str, Handler]:
 
 def _collections(size: Size) -> dict[str, Handler]:
     """Describe the collections."""
-    params = pb.VectorParams(size=size.n_dims, distance=pb.Distance.Cosine)
+    params = pb.VectorParams(size=size.n_dims, distance=pb.Distance.Value(size.distance))
 
     def get(request: pb.GetCollectionInfoRequest) -> pb.GetCollectionInfoResponse:
         config = pb.VectorsConfig(params=params)
@@ -255,6 +294,42 @@ def _collections(size: Size) -> dict[str, Handler]:
         return pb.GetCollectionInfoResponse(result=info)
 
     return {"Get": _handler(get, pb.GetCollectionInfoRequest)}
+
+
+def _making(made: Made) -> dict[str, Handler]:
+    """Make and show collections, as outputs are staged and switched."""
+    done = pb.CollectionOperationResponse(result=True)
+
+    def create(request: pb.CreateCollection) -> pb.CollectionOperationResponse:
+        made.n_points[request.collection_name] = 0
+        return done
+
+    def delete(request: pb.DeleteCollection) -> pb.CollectionOperationResponse:
+        made.n_points.pop(request.collection_name, None)
+        return done
+
+    def switch(request: pb.ChangeAliases) -> pb.CollectionOperationResponse:
+        made.switch(request)
+        return done
+
+    def names(request: pb.ListCollectionsRequest) -> pb.ListCollectionsResponse:
+        found = [pb.CollectionDescription(name=name) for name in (*COLLECTIONS, *made.n_points)]
+        return pb.ListCollectionsResponse(collections=found)
+
+    def aliases(request: pb.ListAliasesRequest) -> pb.ListAliasesResponse:
+        found = [
+            pb.AliasDescription(alias_name=alias, collection_name=name)
+            for alias, name in made.aliases.items()
+        ]
+        return pb.ListAliasesResponse(aliases=found)
+
+    return {
+        "Create": _handler(create, pb.CreateCollection),
+        "Delete": _handler(delete, pb.DeleteCollection),
+        "UpdateAliases": _handler(switch, pb.ChangeAliases),
+        "List": _handler(names, pb.ListCollectionsRequest),
+        "ListAliases": _handler(aliases, pb.ListAliasesRequest),
+    }
 
 
 def _handler(answer: Callable[[Any], Any], request: Any) -> Handler:

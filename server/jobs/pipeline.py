@@ -134,7 +134,7 @@ def _through_the_stages(work: Work, directory: Path) -> Prepared:
         keep_places(work, exported, places)
     with working_ahead(work, documents, found) as ahead:
         labeled = keep_labels(work, found) if assigns else label_groups(work, documents, found)
-        ahead.naming.set_result(labeled.found.partitions)
+        ahead.name(labeled.found.partitions)
         return write_results(
             work, exported, documents, labeled, ahead.measured, ahead.staged, places
         )

@@ -69,7 +69,7 @@ def label_groups(
     config: LLMLabeling,
     settings: LabelingSettings,
     *,
-    words: Sequence[Sequence[str]] = (),
+    words: Sequence[Sequence[str]] | Callable[[], Sequence[Sequence[str]]] = (),
     group_ids: Sequence[str] | None = None,
     cache: LabelCache | None = None,
     progress: Progress | None = None,
@@ -86,9 +86,10 @@ def label_groups(
         The job's labeling; must be enabled.
     settings : LabelingSettings
         Providers, patience, prices.
-    words : sequence of sequences of str
+    words : sequence of sequences of str, or callable
         Distinctive words of each group's documents, best first (``gpu.keywords``): fallback
-        labels, fallback keywords, and what tells equal labels apart.
+        labels, fallback keywords, and what tells equal labels apart. A callable is asked for
+        them once the model has answered.
     group_ids : sequence of str, optional
         What errors call the groups; ``cl_0``, ``cl_1``, … when absent.
     cache : LabelCache, optional
@@ -100,6 +101,7 @@ def label_groups(
     ids = list(group_ids) if group_ids is not None else [f"cl_{i}" for i in range(n_groups)]
     work = _Naming(samples_by_group, config, settings, cache, progress)
     work.run()
+    words = words() if callable(words) else words
     names = []
     for position in range(n_groups):
         reply = work.replies.get(position)

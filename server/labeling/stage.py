@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -70,33 +71,41 @@ def name_groups(
     seed : int
         Of the draw of documents in large groups.
     """
-    words = _words(files, members, config, distinctive_words, exclude, seed)
+
+    def words() -> list[list[str]]:
+        return _words(files, members, config, distinctive_words, exclude, seed)
+
     if not config.enabled:
         unasked = LabelingUsage(
             prompt_tokens=0, completion_tokens=0, requests=0, cached=0, cost_usd=0.0
         )
-        return LabelingReport(plain_names(len(members), words), [], [], unasked)
-    chosen = choose(
-        members,
-        per_group=config.max_samples_per_cluster,
-        strategy=strategy_of(config),
-        vectors=vectors,
-        seed=seed,
-    )
-    rows = np.unique(np.concatenate([np.empty(0, np.int64), *chosen]))
-    mappings = payload_mappings(config)
-    read = dict(payloads_at(files, rows))
-    texts = sample_texts(read.values(), mappings, config.sample_text_max_length, exclude=exclude)
-    sample_of = dict(zip(read, texts.samples, strict=True))
-    report = label_groups(
-        [[sample_of[row] for row in of_group.tolist()] for of_group in chosen],
-        config,
-        settings,
-        words=words,
-        group_ids=group_ids,
-        cache=cache,
-        progress=progress,
-    )
+        return LabelingReport(plain_names(len(members), words()), [], [], unasked)
+    # Words are looked for while the model thinks.
+    with ThreadPoolExecutor(1, thread_name_prefix="words") as pool:
+        found = pool.submit(words)
+        chosen = choose(
+            members,
+            per_group=config.max_samples_per_cluster,
+            strategy=strategy_of(config),
+            vectors=vectors,
+            seed=seed,
+        )
+        rows = np.unique(np.concatenate([np.empty(0, np.int64), *chosen]))
+        mappings = payload_mappings(config)
+        read = dict(payloads_at(files, rows))
+        texts = sample_texts(
+            read.values(), mappings, config.sample_text_max_length, exclude=exclude
+        )
+        sample_of = dict(zip(read, texts.samples, strict=True))
+        report = label_groups(
+            [[sample_of[row] for row in of_group.tolist()] for of_group in chosen],
+            config,
+            settings,
+            words=found.result,
+            group_ids=group_ids,
+            cache=cache,
+            progress=progress,
+        )
     return replace(report, warnings=[*texts.warnings, *report.warnings])
 
 

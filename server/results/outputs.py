@@ -11,7 +11,6 @@ import re
 import time
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -26,7 +25,7 @@ from server.qdrant.names import SEPARATOR
 from server.results.documents import VECTOR_NAME, centroid_points, member_points, member_sizes
 from server.results.failures import OutputLostError, OutputNameTakenError
 from server.results.groups import Group
-from server.results.renaming import LateNames
+from server.results.renaming import LateNames, Names, rename_members
 from server.results.writes import (
     N_IN_FLIGHT,
     WRITE_TIMEOUT_S,
@@ -101,33 +100,30 @@ def generation_of(name: str, run_id: str, lease_number: int) -> str:
     return f"{name}.{run_id}" + (f"-{lease_number}" if lease_number > 1 else "")
 
 
-def stage_outputs(
+def stage_members(
     client: QdrantClient,
     output: OutputCollection,
-    groups: Sequence[Group],
     members: pa.Table,
     *,
     distance: str,
     n_dims: int | None,
     vectors: NDArray[np.float32] | None = None,
     vector_rows: NDArray[np.int64] | None = None,
-    naming: Future[Sequence[Group]] | None = None,
+    names: Names = lambda: None,
     progress: Progress | None = None,
     should_stop: ShouldStop = never,
     n_in_flight: int = N_IN_FLIGHT,
     policy: RetryPolicy | None = None,
-) -> int:
-    """Fill a run's generation with its groups and members; readers see nothing of it yet.
+) -> LateNames:
+    """Begin to fill a run's generation, with its members; readers see nothing of it yet.
 
-    What an interrupted attempt of the same run left is dropped first. Members come before their
-    groups, which need not be named yet.
+    What an interrupted attempt of the same run left is dropped first. The groups need not be
+    named yet; `stage_groups` goes on.
 
     Parameters
     ----------
-    groups : sequence of Group
-        The groups, under their names so far.
     members : pa.Table
-        Of `members_table`, under the same names.
+        Of `members_table`.
     distance : str
         Qdrant's name of the vectors' distance, for searches among the centroids.
     n_dims : int or None
@@ -136,21 +132,15 @@ def stage_outputs(
         Given for ``members_with_vectors``.
     vector_rows : array of shape (n_members,), int64, or None
         The row of `vectors` of each member (`member_order`); None: the same order.
-    naming : Future of sequence of Group, optional
-        Brings the groups under their final names, which members are told as soon as they are
-        known; its error becomes that of the call. None: they have them.
+    names : callable
+        Gives the groups as soon as their names are final, and None before.
     progress : callable, optional
-        Called with documents written and documents in all, from the calling thread.
-
-    Returns
-    -------
-    int
-        Number of documents in the generation.
+        Called with documents written and members in all, from the calling thread.
 
     Raises
     ------
     OutputLostError
-        If the generation does not hold what was written.
+        If the generation is published already.
     WriteStoppedError
         If `should_stop` says so; the half-filled generation stays for `discard_outputs`.
     """
@@ -167,34 +157,69 @@ def stage_outputs(
         policy=policy,
         should_stop=should_stop,
     )
-
-    n_total = len(groups) + len(members)
-    n_written = 0
-
-    def write(batches: Iterable[Sequence[pb.PointStruct]]) -> None:
-        nonlocal n_written
-        for n_points in upsert_all(
-            client, name, batches, policy=policy, should_stop=should_stop, n_in_flight=n_in_flight
-        ):
-            n_written += n_points
-            if progress is not None:
-                progress(n_written, n_total)
-
-    if naming is None:
-        naming = Future()
-        naming.set_result(groups)
-    names = LateNames(members, naming)
+    late = LateNames(members, names)
     member_bytes = member_sizes(members, n_dims if vectors is not None else None)
-    write(
-        member_points(names.table_for(rows), rows, output.name, vectors, vector_rows)
+    batches = (
+        member_points(late.table_for(rows), rows, output.name, vectors, vector_rows)
         for rows in slices_by_bytes(member_bytes)
     )
-    names.tell(
-        client, name, output.name, policy=policy, should_stop=should_stop, n_in_flight=n_in_flight
+    n_written = 0
+    for n_points in upsert_all(
+        client, name, batches, policy=policy, should_stop=should_stop, n_in_flight=n_in_flight
+    ):
+        n_written += n_points
+        if progress is not None:
+            progress(n_written, len(members))
+    return late
+
+
+def stage_groups(
+    client: QdrantClient,
+    output: OutputCollection,
+    staged: LateNames,
+    groups: Sequence[Group],
+    *,
+    should_stop: ShouldStop = never,
+    n_in_flight: int = N_IN_FLIGHT,
+    policy: RetryPolicy | None = None,
+) -> int:
+    """Fill the rest of a run's generation: the groups, and their names where members lack them.
+
+    Parameters
+    ----------
+    staged : LateNames
+        From `stage_members`.
+    groups : sequence of Group
+        Under their final names.
+
+    Returns
+    -------
+    int
+        Number of documents in the generation.
+
+    Raises
+    ------
+    OutputLostError
+        If the generation does not hold what was written.
+    WriteStoppedError
+        If `should_stop` says so.
+    """
+    policy = policy or RetryPolicy()
+    name = output.generation
+    rename_members(
+        client, name, output.name, staged.changed(groups),
+        policy=policy, should_stop=should_stop, n_in_flight=n_in_flight,
+    )  # fmt: skip
+    sizes = [512 + (0 if group.centroid is None else group.centroid.nbytes) for group in groups]
+    batches = (
+        centroid_points(groups[rows], output.name)
+        for rows in slices_by_bytes(np.array(sizes, dtype=np.int64))
     )
-    named = naming.result()
-    group_bytes = np.full(len(named), 512 + 4 * (n_dims or 0), dtype=np.int64)
-    write(centroid_points(named[rows], output.name) for rows in slices_by_bytes(group_bytes))
+    for _ in upsert_all(
+        client, name, batches, policy=policy, should_stop=should_stop, n_in_flight=n_in_flight
+    ):
+        pass
+    n_total = len(groups) + len(staged.members)
     _check_count(client, name, n_total)
     return n_total
 

@@ -6,8 +6,7 @@ Once the final ones are known, later documents are made with them, and earlier o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -30,6 +29,10 @@ from server.results.writes import (
 LABEL = "cluster_label"
 
 
+Names = Callable[[], Sequence[Group] | None]
+"""Gives the groups under their final names, or None while those are not known."""
+
+
 @dataclass
 class LateNames:
     """The members of an output, under the names that are known by now.
@@ -38,52 +41,56 @@ class LateNames:
     ----------
     members : pa.Table
         Of `members_table`, under the names from the start.
-    naming : Future of list of Group
-        The same groups under their final names.
+    names : callable
     """
 
     members: pa.Table
-    naming: Future[Sequence[Group]]
+    names: Names
     _n_early: int = 0
     _named: pa.Table | None = field(default=None, repr=False)
 
     def table_for(self, rows: slice) -> pa.Table:
         """Give the table to make documents of some rows from; ask in the order of the rows."""
         if self._named is None:
-            if not self.naming.done():
+            groups = self.names()
+            if groups is None:
                 self._n_early = rows.stop
                 return self.members
-            self._named = with_names(self.members, self.naming.result())
+            self._named = with_names(self.members, groups)
         return self._named
 
-    def tell(
-        self,
-        client: QdrantClient,
-        collection: str,
-        output_name: str,
-        *,
-        policy: RetryPolicy,
-        should_stop: ShouldStop,
-        n_in_flight: int = N_IN_FLIGHT,
-    ) -> None:
-        """Wait for the names, and write them into documents that were made without them."""
+    def changed(self, groups: Sequence[Group]) -> pa.Table:
+        """Give the rows whose documents were made under another name, with the final one."""
         early = self.members.slice(0, self._n_early)
-        named = with_names(early, self.naming.result())
-        changed = named.filter(pc.not_equal(early[LABEL], named[LABEL]))
+        named = with_names(early, groups)
+        return named.filter(pc.not_equal(early[LABEL], named[LABEL]))
 
-        def write(part: pa.Table) -> None:
-            request = _request(collection, output_name, part)
-            repeat_passing(
-                lambda: client.grpc_points.SetPayload(request, timeout=WRITE_TIMEOUT_S),
-                collection=collection,
-                policy=policy,
-                should_stop=should_stop,
-            )
 
-        for _ in write_all(
-            _of_one_name(changed), write, n_in_flight=n_in_flight, should_stop=should_stop
-        ):
-            pass
+def rename_members(
+    client: QdrantClient,
+    collection: str,
+    output_name: str,
+    members: pa.Table,
+    *,
+    policy: RetryPolicy,
+    should_stop: ShouldStop,
+    n_in_flight: int = N_IN_FLIGHT,
+) -> None:
+    """Write the labels of some members into their documents."""
+
+    def write(part: pa.Table) -> None:
+        request = _request(collection, output_name, part)
+        repeat_passing(
+            lambda: client.grpc_points.SetPayload(request, timeout=WRITE_TIMEOUT_S),
+            collection=collection,
+            policy=policy,
+            should_stop=should_stop,
+        )
+
+    for _ in write_all(
+        _of_one_name(members), write, n_in_flight=n_in_flight, should_stop=should_stop
+    ):
+        pass
 
 
 def with_names(members: pa.Table, groups: Sequence[Group]) -> pa.Table:

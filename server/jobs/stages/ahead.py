@@ -17,28 +17,30 @@ from server.jobs.stages.grouping import Found
 from server.jobs.stages.loading import Documents
 from server.jobs.stages.measuring import Measured, measure
 from server.jobs.stages.work import Partition, Work
-from server.jobs.stages.writing import stage_outputs
+from server.jobs.stages.writing import Naming, StagedOutput, stage_members
 
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Ahead:
     """Work under way beside the stage label.
 
     Attributes
     ----------
-    naming : Future of list of Partition
-        To be given the partitions with the final names of their groups.
     measured : Future of list of Measured
         One for each partition.
-    staged : Future
-        Done when the outputs hold all documents, under their final names.
+    staged : Future of list of StagedOutput
+        Done when the outputs hold all members.
     """
 
-    naming: Future[list[Partition]]
     measured: Future[list[Measured]]
-    staged: Future[None]
+    staged: Future[list[StagedOutput]]
+    _naming: Naming
+
+    def name(self, partitions: list[Partition]) -> None:
+        """Hand over the partitions under the final names of their groups."""
+        self._naming.partitions = partitions
 
 
 @contextmanager
@@ -47,23 +49,20 @@ def working_ahead(work: Work, documents: Documents, found: Found) -> Iterator[Ah
 
     Leaving the block waits for both. What goes wrong in the block ends the filling.
     """
-    naming: Future[list[Partition]] = Future()
-
-    def has_failed() -> bool:
-        return naming.done() and naming.exception() is not None
-
+    naming = Naming()
     with ThreadPoolExecutor(2, thread_name_prefix="ahead") as pool:
 
         def beside(function: Callable[[], Result]) -> Future[Result]:
             return pool.submit(copy_context().run, function)  # Spans find the one around them.
 
-        measured = beside(lambda: _measure(work, found))
-        staged = beside(lambda: stage_outputs(work, documents, found, naming, has_failed))
         try:
-            yield Ahead(naming, measured, staged)
-        except BaseException as error:
-            if not naming.done():
-                naming.set_exception(error)
+            yield Ahead(
+                beside(lambda: _measure(work, found)),
+                beside(lambda: stage_members(work, documents, found, naming)),
+                naming,
+            )
+        except BaseException:
+            naming.has_failed = True
             raise
 
 

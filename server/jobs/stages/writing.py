@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,10 +24,28 @@ from server.results import outputs
 from server.results.groups import NOISE_ID, Group, member_order, members_table
 from server.results.manifest import library_versions
 from server.results.maps import group_centres, places_of, write_map
-from server.results.writes import ShouldStop
+from server.results.renaming import LateNames
 
-T = TypeVar("T")
-R = TypeVar("R")
+
+@dataclass
+class Naming:
+    """How far the groups have got their names: the partitions under them, once they have."""
+
+    partitions: list[Partition] | None = None
+    has_failed: bool = False
+
+    def groups_of(self, parts: Sequence[int]) -> list[Group] | None:
+        """Give the groups of some partitions under their final names; None before."""
+        return None if self.partitions is None else _groups_of(self.partitions, parts)
+
+
+@dataclass(frozen=True)
+class StagedOutput:
+    """An output that holds its members, of which partitions, and the names they were given."""
+
+    collection: OutputCollection
+    parts: Sequence[int]
+    members: LateNames
 
 
 def write_results(
@@ -36,7 +54,7 @@ def write_results(
     documents: Documents,
     labeled: Labeled,
     measured: Future[list[Measured]],
-    staged: Future[None],
+    staged: Future[list[StagedOutput]],
     places: NDArray[np.float32] | None = None,
 ) -> Prepared:
     """Write the artifacts; gives what is to be committed, once the outputs are filled, too.
@@ -58,7 +76,13 @@ def write_results(
         work.folder.write_groups(groups)
         measures = measured.result()
         work.folder.write_figures(_each(found.partitions, [each.figures for each in measures]))
-        staged.result()
+        for output in staged.result():
+            outputs.stage_groups(
+                work.client,
+                output.collection,
+                output.members,
+                _groups_of(found.partitions, output.parts),
+            )
         stage.count(len(members), len(members))
     result = _result(work, exported, documents, labeled, measures)
     work.folder.write_manifest(
@@ -97,25 +121,15 @@ def _members_of(
     )
 
 
-def stage_outputs(
-    work: Work,
-    documents: Documents,
-    found: Found,
-    naming: Future[list[Partition]],
-    should_stop: ShouldStop,
-) -> None:
-    """Fill the outputs' generations, under the groups' first names until `naming` brings others."""
+def stage_members(
+    work: Work, documents: Documents, found: Found, naming: Naming
+) -> list[StagedOutput]:
+    """Begin to fill the outputs' generations, with what needs no names."""
     if not work.spec.outputs:
-        return
+        return []
     with work.clock.ahead("write") as stage:
         tables = [_members_of(documents, partition, None) for partition in found.partitions]
-        for output in work.spec.outputs:
-            parts = [
-                position
-                for position, partition in enumerate(found.partitions)
-                if output.feature is None or output.feature == _name_of(partition)
-            ]
-            _stage_one(work, output, found, tables, parts, naming, stage, should_stop)
+        return [_stage_one(work, each, found, tables, naming, stage) for each in work.spec.outputs]
 
 
 def _name_of(partition: Partition) -> str:
@@ -127,45 +141,32 @@ def _stage_one(
     output: OutputCollection,
     found: Found,
     tables: Sequence[pa.Table],
-    parts: Sequence[int],
-    naming: Future[list[Partition]],
+    naming: Naming,
     stage: StageTeller,
-    should_stop: ShouldStop,
-) -> None:
-    partitions = [found.partitions[part] for part in parts]
+) -> StagedOutput:
+    parts = [
+        position
+        for position, partition in enumerate(found.partitions)
+        if output.feature is None or output.feature == _name_of(partition)
+    ]
     vectors, order = _member_vectors(work, found, parts)
-    outputs.stage_outputs(
+    members = outputs.stage_members(
         work.client,
         output,
-        _groups_of(found.partitions, parts),
         pa.concat_tables([tables[part] for part in parts]),
-        distance=partitions[0].distance,
-        n_dims=partitions[0].n_dims,
+        distance=found.partitions[parts[0]].distance,
+        n_dims=found.partitions[parts[0]].n_dims,
         vectors=vectors,
         vector_rows=order,
-        naming=_then(naming, lambda named: _groups_of(named, parts)),
+        names=lambda: naming.groups_of(parts),
         progress=stage.count,
-        should_stop=should_stop,
+        should_stop=lambda: naming.has_failed,
     )
+    return StagedOutput(output, parts, members)
 
 
 def _groups_of(partitions: Sequence[Partition], parts: Sequence[int]) -> list[Group]:
     return [group for part in parts for group in partitions[part].groups]
-
-
-def _then(future: Future[T], function: Callable[[T], R]) -> Future[R]:
-    """Give what a function makes of a result that is to come."""
-    made: Future[R] = Future()
-
-    def settle(done: Future[T]) -> None:
-        error = done.exception()
-        if error is not None:
-            made.set_exception(error)
-        else:
-            made.set_result(function(done.result()))
-
-    future.add_done_callback(settle)
-    return made
 
 
 def _member_vectors(

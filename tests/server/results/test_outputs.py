@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import uuid
-from concurrent.futures import Future
 from dataclasses import replace
 
 import grpc
@@ -26,7 +25,8 @@ from server.results.outputs import (
     publish_outputs,
     remove_outputs,
     slug,
-    stage_outputs,
+    stage_groups,
+    stage_members,
 )
 
 N_DIMS = 3
@@ -60,18 +60,20 @@ def members_of(labels: np.ndarray, groups: list[Group]) -> pa.Table:
     )
 
 
-def stage(client, output, n_groups=2, labels=(0, 1, -1, 0), **options):
+def stage(client, output, n_groups=2, labels=(0, 1, -1, 0), late=None, progress=None, **options):
+    """Fill the output; `late` are the groups under names that come when members are written."""
     groups = groups_of(n_groups)
     labels = np.array(labels, dtype=np.int32)
-    return stage_outputs(
+    staged = stage_members(
         client,
         output,
-        groups,
         members_of(labels, groups),
         distance="Cosine",
         n_dims=N_DIMS,
+        progress=progress,
         **options,
     )
+    return stage_groups(client, output, staged, late or groups)
 
 
 def documents(client, name, **match):
@@ -123,17 +125,15 @@ def members_and_labels(client, name: str) -> set[tuple[str, str]]:
 
 def test_names_that_come_last_reach_all_documents(client, output):
     groups = groups_of(3)
-    naming: Future[list[Group]] = Future()
-    labels = np.tile([0, 1, 2, -1], 20).astype(np.int32)
+    late = [groups[0], *renamed(groups[1:])]
+    labels = np.tile([0, 1, 2, -1], 20)
     seen = []
 
-    def name_then(n_written: int, n_total: int) -> None:
-        """Bring the names when all members are written."""
-        if n_written == len(labels):
+    def look(n_written: int, n_total: int) -> None:
+        if n_written == n_total:
             seen.append(members_and_labels(client, output.generation))
-            naming.set_result([groups[0], *renamed(groups[1:])])
 
-    written = stage(client, output, 3, labels, naming=naming, progress=name_then)
+    written = stage(client, output, 3, labels, late, look)
 
     first = {(group.cluster_id, group.label) for group in groups}
     assert written == 83
@@ -145,47 +145,34 @@ def test_names_that_come_last_reach_all_documents(client, output):
         ("cl_noise", "Noise"),
     }
     centroids = documents(client, output.generation, is_centroid=True)
-    assert sorted(r.payload["label"] for r in centroids) == [
-        "Gruppe 0 → größer", "Gruppe 1 → größer!", "Gruppe 2 → größer!",
-    ]  # fmt: skip
+    assert sorted(r.payload["label"] for r in centroids) == [group.label for group in late]
 
 
 def test_names_that_come_between_two_batches_are_in_the_later_ones(
     client, output, monkeypatch: pytest.MonkeyPatch
 ):
-    groups = groups_of(1)
-    naming: Future[list[Group]] = Future()
+    late = renamed(groups_of(1))
+    known = []
     told = []
     request = renaming._request
     monkeypatch.setattr(renaming, "_request", lambda *a: told.append(len(a[-1])) or request(*a))
-    labels = np.zeros(5_000, dtype=np.int32)
+    n_members = 5_000
 
-    def name_soon(n_written: int, n_total: int) -> None:
-        if not naming.done():
-            naming.set_result(renamed(groups))
-
-    stage(client, output, 1, labels, naming=naming, progress=name_soon, n_in_flight=1)
-
-    assert 0 < sum(told) < len(labels)  # Those written before, not those after.
-    counted = client.count(
-        output.generation,
-        count_filter=models.Filter(
-            must=[
-                models.FieldCondition(
-                    key="cluster_label", match=models.MatchValue(value="Gruppe 0 → größer!")
-                )
-            ]
-        ),
+    stage(
+        client,
+        output,
+        1,
+        np.zeros(n_members),
+        late,
+        progress=lambda n_written, n_total: known.append(True),
+        names=lambda: late if known else None,
+        n_in_flight=1,
     )
-    assert counted.count == len(labels)
 
-
-def test_names_that_never_come_end_the_filling(client, output):
-    naming: Future[list[Group]] = Future()
-    naming.set_exception(KeyError("no names"))
-
-    with pytest.raises(KeyError, match="no names"):
-        stage(client, output, naming=naming)
+    assert 0 < sum(told) < n_members  # Those written before, not those after.
+    label = models.FieldCondition(key="cluster_label", match=models.MatchValue(value=late[0].label))
+    counted = client.count(output.generation, count_filter=models.Filter(must=[label]))
+    assert counted.count == n_members
 
 
 def test_members_become_documents_without_vector(client, output):
@@ -224,10 +211,9 @@ def test_members_carry_their_own_vector_when_asked_for(client, output):
     vectors = np.eye(4, N_DIMS, dtype=np.float32)
     vectors[3] = [0, 0, -1]
     distances = np.linspace(0.5, 0.1, 4)
-    stage_outputs(
+    stage_members(
         client,
         output,
-        groups,
         members_of(labels, groups),
         distance="Euclid",
         n_dims=N_DIMS,
@@ -261,18 +247,19 @@ def test_small_runs_are_whole_too(client, output, n_groups, labels, expected):
 def test_a_run_without_vectors_has_outputs_without_vectors(client, output):
     groups = [Group("cl_0", "web", 2)]
     members = members_of(np.array([0, 0]), groups)
-    stage_outputs(client, output, groups, members, distance="", n_dims=None)
+    staged = stage_members(client, output, members, distance="", n_dims=None)
+    stage_groups(client, output, staged, groups)
     assert client.count(output.generation, exact=True).count == 3
 
 
-def test_progress_ends_with_all_documents(client, output):
+def test_progress_ends_with_all_members(client, output):
     seen = []
     labels = np.zeros(4500, dtype=np.int32)
     stage(
         client, output, n_groups=1, labels=labels, progress=lambda done, n: seen.append((done, n))
     )
     assert len(seen) >= 3
-    assert seen[-1] == (4501, 4501)
+    assert seen[-1] == (4500, 4500)
     assert sorted(seen) == seen
 
 
