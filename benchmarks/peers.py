@@ -114,7 +114,7 @@ def _upsert(client: SharingClient, name: str, points: Sequence[pb.PointStruct]) 
 
 def add_options(parser: argparse.ArgumentParser, name: str) -> None:
     """Add what every contest takes from the command line."""
-    parser.add_argument("--repeats", type=int, default=5, help="rounds that count")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds that count")
     parser.add_argument(
         "--json", type=Path, default=RESULTS / f"{name}.json", help="where the figures go"
     )

@@ -1,6 +1,6 @@
 """Reading and exporting vectors: qdrant-client, qdrant-client + pandas and shoal in one run.
 
-    python benchmarks/reading.py --points 50000 --repeats 5
+    python benchmarks/reading.py --points 50000 --repeats 3
 
 All read the same pages from a loopback server that replays prebuilt ones, so the client is
 what is measured; they take turns. Each ends with all ids and one float32 matrix (or, with

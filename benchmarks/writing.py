@@ -1,6 +1,6 @@
 """Writing memberships and output documents: the straightforward loop, upload_points and shoal.
 
-    python benchmarks/writing.py --documents 5000 --repeats 5
+    python benchmarks/writing.py --documents 5000 --repeats 3
 
 A loopback server takes the writes and drops them, so the client is what is measured; then the
 embedded Qdrant (and a real one when `SHOAL_BENCH_QDRANT_URL` is set) stores them. "enrich"
