@@ -26,7 +26,7 @@ import pyarrow as pa
 from peers import Row, add_options, contest, engines, filled, report
 from qdrant_client import grpc as pb
 from qdrant_client import models
-from replay import FIELDS, SECTIONS, Size, replaying, vectors
+from replay import COLLECTIONS, FIELDS, NAMES, SECTIONS, Size, replaying, vectors
 
 from server.export.parquet import ExportRequest, ExportSource, export
 from server.export.scroll import ScrollQuery, scroll_pages
@@ -95,7 +95,8 @@ def _scroll(source: Source, fields: tuple[str, ...]) -> Iterator[list[models.Rec
 
 def _vector(record: models.Record, name: str) -> Any:
     vector: Any = record.vector
-    return vector[name] if name else vector
+    vector = vector[name] if name else vector
+    return np.mean(vector, axis=0) if isinstance(vector[0], list) else vector
 
 
 def ours(source: Source, fields: tuple[str, ...] = ()) -> np.ndarray:
@@ -189,9 +190,9 @@ def measure_exports(server: str, source: Source, repeats: int) -> Iterator[Row]:
 
 
 def shapes(address: QdrantAddress, n_points: int, repeats: int) -> Iterator[Row]:
-    """Read what else Qdrant sends: the older spelling, named vectors, UUIDs."""
-    for collection, vector in (("packed", ""), ("named", "text"), ("two", "text"), ("uuids", "")):
-        source = Source(address, collection, n_points, vector)
+    """Read what else Qdrant sends: the older spelling, named vectors, UUIDs, multi-vectors."""
+    for collection in COLLECTIONS[1:]:
+        source = Source(address, collection, n_points, NAMES.get(collection, ("",))[0])
         np.testing.assert_array_equal(ours(source), peer_numpy(source))
         yield from contest(
             f"replay, {collection}",

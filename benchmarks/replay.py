@@ -12,6 +12,7 @@ Collections by name, each of `n_points` (ids from 0, or UUIDs):
     named       one named vector, `text`
     two         two named vectors, `text` and `image`
     uuids       plain, with UUIDs as ids
+    multi       an unnamed multi-vector of four parts
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ from server.qdrant.client import CHANNEL_OPTIONS, QdrantAddress
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
-COLLECTIONS = ("plain", "packed", "named", "two", "uuids")
+COLLECTIONS = ("plain", "packed", "named", "two", "uuids", "multi")
+N_PARTS = 4
 SECTIONS = (
     "admin",
     "database",
@@ -152,13 +154,21 @@ class Pages:
         return field(2, self._uuids[row].encode()) if self._has_uuids else b"\x08" + varint(row)
 
     def _vectors(self, row: int, names: tuple[str, ...]) -> bytes:
-        floats = self._rows[row % len(self._rows)].tobytes()
-        output = field(1, floats) if self._collection == "packed" else field(101, field(1, floats))
+        output = self._output(row)
         own = NAMES.get(self._collection)
         if own is None:
             return field(1, output)
         chosen = [name for name in own if not names or name in names]
         return field(2, b"".join(field(1, field(1, n.encode()) + field(2, output)) for n in chosen))
+
+    def _output(self, row: int) -> bytes:
+        floats = self._rows[row % len(self._rows)].tobytes()
+        if self._collection == "packed":
+            return field(1, floats)
+        if self._collection != "multi":
+            return field(101, field(1, floats))
+        parts = [self._rows[(row + part) % len(self._rows)].tobytes() for part in range(N_PARTS)]
+        return field(103, b"".join(field(1, field(1, part)) for part in parts))
 
     @staticmethod
     def _payload(row: int, keys: tuple[str, ...]) -> bytes:

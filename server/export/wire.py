@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from qdrant_client import grpc as pb
 
 from server.export.errors import MalformedResponseError, UnsupportedVectorError
+from server.export.multivectors import plain_means
 from server.export.payloads import Payloads
 from server.export.protobytes import (
     BYTES,
@@ -241,13 +242,16 @@ def _matrix(
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Copy the vectors of one name out of a page, and say who has one."""
     plain, others = _dense_places(data, outputs)
+    positions, means = plain_means(data, others)
+    averaged = others.owner[positions]
+    others = others.at(np.setdiff1d(np.arange(len(others.start)), positions))
     unusual = [
         (owner, _unusual_vector(name, data[start:stop]))
         for owner, start, stop in zip(*(part.tolist() for part in others), strict=True)
     ]
     unusual = [(owner, vector) for owner, vector in unusual if len(vector)]
     sizes = set(np.unique((plain.stop - plain.start) // 4).tolist())
-    sizes |= {len(vector) for _, vector in unusual}
+    sizes |= {len(vector) for _, vector in unusual} | set(means.shape[1:] if len(means) else ())
     if len(sizes) > 1:
         raise MalformedResponseError(
             f"vector {name!r} has {sorted(sizes)} dimensions within one page"
@@ -262,6 +266,9 @@ def _matrix(
         return rows, has_vector
     filled = np.zeros((n_rows, n_dims), dtype=np.float32)
     filled[plain.owner] = rows
+    if len(means):
+        filled[averaged] = means
+        has_vector[averaged] = True
     for owner, vector in unusual:
         filled[owner] = vector
         has_vector[owner] = True
