@@ -320,5 +320,6 @@ def _unusual_vector(name: str, message: bytes) -> NDArray[np.float32]:
                 f"{values.size} floats cannot be {n_parts} vectors of {name!r}"
             )
         matrix = values.reshape(n_parts, -1)
-    mean: NDArray[np.float32] = matrix.mean(axis=0, dtype=np.float64).astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        mean: NDArray[np.float32] = matrix.mean(axis=0, dtype=np.float64).astype(np.float32)
     return mean
