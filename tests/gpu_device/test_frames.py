@@ -9,6 +9,7 @@ from gpu import device_frames
 from gpu.device_frames import load_for, load_on_gpu
 from gpu.errors import InvalidVectorsError
 from gpu.frames import load_vectors
+from server.export.parquet_file import VectorParquetWriter
 
 ROWS = np.random.default_rng(0).normal(size=(200, 24)).astype(np.float32)
 
@@ -38,6 +39,25 @@ def test_files_and_row_groups_follow_each_other(tmp_path, monkeypatch, piece_byt
     assert loaded.dtype == np.float32
     assert loaded.flags.c_contiguous
     assert np.array_equal(loaded.get(), load_vectors(paths, "vector"), equal_nan=True)
+
+
+def test_an_export_s_own_pages_come_out_the_same(tmp_path):
+    path = tmp_path / "part-00000.parquet"
+    item = pa.field("element", pa.float32(), nullable=False)
+    flat = pa.array(ROWS.reshape(-1))
+    column = pa.FixedSizeListArray.from_arrays(flat, type=pa.list_(item, ROWS.shape[1]))
+    ids = pa.array([str(n) for n in range(len(ROWS))])
+    schema = pa.schema(
+        [pa.field("id", ids.type, nullable=False), pa.field("vector", column.type, nullable=False)]
+    )
+    batch = pa.RecordBatch.from_arrays([ids, column], schema=schema)
+    with path.open("wb") as sink:
+        writer = VectorParquetWriter(sink, schema)
+        writer.write_row_group([batch, batch.slice(0, 7)])
+        writer.write_row_group([batch.slice(7)])
+        writer.close()
+
+    assert np.array_equal(load_on_gpu([path], "vector").get(), np.vstack([ROWS, ROWS]))
 
 
 @pytest.mark.parametrize(
