@@ -23,6 +23,7 @@ from server.jobs.findings import Findings
 from server.jobs.model import ClusterRecord, NamespaceRecord, OutputCollection, RunRecord
 from server.jobs.parents import Parents
 from server.jobs.queue import QueueSettings, RunQueue
+from server.jobs.reach import require_reach
 from server.jobs.removal import Removal
 from server.jobs.results import Results
 from server.jobs.running import RunningRun, Workplace
@@ -97,11 +98,14 @@ class App:
                 workers=settings.workers,
                 threads=settings.threads,
                 address=settings.dask_address,
+                device=settings.device,
                 logs=settings.logs,
             )
         )
         stack.push_async_callback(engine.close)
         await engine.start()
+        if settings.dask_address is not None:
+            await require_reach(engine, settings.artifacts, self.qdrant_address)
 
         self.workers = engine.workers
         self.events = EventLog(self.store)
@@ -151,7 +155,7 @@ class App:
             self.store,
             lambda cluster: RunningRun(workplace, cluster),
             QueueSettings(owner=settings.owner, lease_s=settings.lease_s),
-            slots=engine.slots,
+            slots=lambda: engine.slots,
         )
         self.metrics.in_hand.set_function(lambda: self._queue.n_in_hand)
         stack.push_async_callback(self._queue.close, settings.shutdown_grace_s)

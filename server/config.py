@@ -74,7 +74,13 @@ class Settings(BaseSettings):
         description="runs of a cluster whose artifacts stay; exports of the newest only",
     )
     device: Literal["auto", "gpu", "cpu"] = Field("auto", description="where runs compute")
-    workers: int = Field(1, ge=1, le=64, description="worker processes, and so runs at once")
+    workers: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="worker processes, and so runs at once; unset: one, or with dask_address as "
+        "many runs as that cluster has workers",
+    )
     threads: int = Field(
         os.cpu_count() or 1,
         ge=1,
@@ -142,6 +148,8 @@ class Settings(BaseSettings):
         host = _host_of("listen", self.listen)
         if self.metrics_listen is not None:
             _host_of("metrics_listen", self.metrics_listen)
+        if self.dask_address is not None:
+            _check_dask_address(self.dask_address)
         if self.dev and host not in LOOPBACK_HOSTS:
             raise ValueError(
                 f"listen: dev takes any key, so it binds loopback only, not {host!r}; "
@@ -219,6 +227,15 @@ def _host_of(name: str, address: str) -> str:
     if not host or not port.isdigit() or int(port) > 65535:
         raise ValueError(f"{name}: {address!r} is not host:port with a port up to 65535")
     return host
+
+
+def _check_dask_address(address: str) -> None:
+    scheme, separator, rest = address.partition("://")
+    if not separator or scheme not in ("tcp", "tls"):
+        raise ValueError(
+            f"dask_address: {address!r} is not a scheduler's tcp://host:port or tls://host:port"
+        )
+    _host_of("dask_address", rest)
 
 
 def _passwords(url: str) -> list[str]:

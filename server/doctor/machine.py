@@ -14,8 +14,10 @@ from server.doctor.certificates import days_left
 from server.doctor.finding import Finding
 from server.errors import ShoalError
 from server.jobs.engine import Engine, EngineSettings
+from server.jobs.reach import require_reach
 from server.jobs.stages.probing import WorkerFacts, probe_worker
 from server.labeling.client import find_fault
+from server.qdrant.client import QdrantAddress
 from server.tracing import Tracing
 
 CERTIFICATE_DAYS = 14
@@ -27,16 +29,25 @@ async def check_workers(settings: Settings) -> Sequence[Finding]:
     """Start a worker (or reach the Dask cluster) and look for the device from inside it."""
     where = settings.dask_address or "a local worker"
     quiet = replace(settings.logs, level="ERROR")
-    engine = Engine(EngineSettings(1, settings.threads, settings.dask_address, quiet))
+    engine = Engine(
+        EngineSettings(1, settings.threads, settings.dask_address, settings.device, quiet)
+    )
     try:
         await engine.start()
         facts = await engine.run("doctor", probe_worker, settings.device, lambda report: None)
+        if settings.dask_address is not None:
+            await require_reach(engine, settings.artifacts, _qdrant_of(settings))
     except (ShoalError, OSError) as error:
         advice = "look at the worker's log; SHOAL_DASK_ADDRESS must name a scheduler with workers"
         return [Finding("workers", "fault", f"{where} does not start: {error}", advice)]
     finally:
         await engine.close()
     return [Finding("workers", "ok", f"{where} runs what it is given"), _device(facts)]
+
+
+def _qdrant_of(settings: Settings) -> QdrantAddress | None:
+    """Give the Qdrant that others keep; the embedded one is this machine's own."""
+    return None if settings.qdrant_url is None else QdrantAddress.from_url(settings.qdrant_url)
 
 
 def _device(facts: WorkerFacts) -> Finding:

@@ -4,28 +4,40 @@ By default a local cluster of one worker process; with an address, a cluster tha
 keep. One function at a time per worker: a stop ends the process that it runs in, which
 would take a neighbour with it. The nanny starts a fresh process at once.
 
+Of a cluster that others keep nothing is restarted and no setting is changed. There a worker
+process ends itself once the scheduler no longer wants its function (`inside.py`), and a function
+that the scheduler would silently repeat after a worker's death refuses to begin again. A cluster
+that is away, or whose workers do not fit (`fitness.py`), is told as such, and looked for again
+with the next function.
+
 This is the one file of the service that imports Dask.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
-import traceback
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
 import dask
-from dask.distributed import Client, Future, LocalCluster, Nanny, get_worker
+from dask.distributed import Client, Event, Future, LocalCluster, Nanny, get_client, get_worker
 from distributed import KilledWorker
 from distributed.client import FutureCancelledError
+from distributed.comm.core import CommClosedError
+from distributed.versions import VersionMismatchWarning
 
-from server import logs
-from server.errors import PreconditionError, RunFailure
+from server.errors import PreconditionError, RunFailure, UnavailableError
+from server.jobs import inside
+from server.jobs.fitness import Cluster, unfitness, version_faults
 from server.logs import LogSettings
+
+log = logging.getLogger(__name__)
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
@@ -40,8 +52,11 @@ KILL_GRACE_S = 0.5
 STOP_TIMEOUT_S = 10
 """How long a stop waits for a worker's end before it goes on without it."""
 
-WORKER_NICENESS = 5
-"""Computing gives way to the server's loop, so that calls are answered while a job runs."""
+CONNECT_TIMEOUT_S = 5
+"""How long a scheduler gets to answer."""
+
+LOOK_S = 2.0
+"""Seconds between looks at how many workers a cluster of others has."""
 
 
 class WorkerDiedError(RunFailure):
@@ -57,9 +72,19 @@ class StoppedError(RunFailure):
 
 
 class NoWorkerError(PreconditionError):
-    """The Dask cluster has no worker that could ever take the function."""
+    """The server cannot start: its Dask cluster has no worker that could take a function."""
 
     reason = "NO_WORKER"
+
+
+class ClusterAwayError(UnavailableError):
+    """The Dask cluster is away, or has no worker that could take the function now."""
+
+    reason = "DASK_CLUSTER_AWAY"
+
+
+class BegunBeforeError(Exception):
+    """The scheduler repeats a function by itself, after its worker's death. Seen here alone."""
 
 
 @dataclass(frozen=True)
@@ -68,19 +93,23 @@ class EngineSettings:
 
     Attributes
     ----------
-    workers : int
-        Worker processes of the local cluster, which is also how many runs go at once.
+    workers : int or None
+        Functions that this server runs at once: the worker processes of the local cluster (None:
+        one), or at most so many of a cluster of others (None: as many as it has).
     threads : int
-        Threads that numeric libraries may use in each worker.
+        Threads that numeric libraries may use in each worker of the local cluster.
     address : str or None
         Scheduler of a cluster that others keep; None: a local cluster.
+    device : {"auto", "gpu", "cpu"}
+        With a cluster of others: gpu needs workers that offer the resource GPU, auto prefers them.
     logs : LogSettings or None
         How workers log; None leaves that as it is.
     """
 
-    workers: int = 1
+    workers: int | None = None
     threads: int = os.cpu_count() or 1
     address: str | None = None
+    device: Literal["auto", "gpu", "cpu"] = "auto"
     logs: LogSettings | None = None
 
 
@@ -126,30 +155,49 @@ class Engine:
         self._listeners: dict[str, Callable[[Report], None]] = {}
         self._cluster: LocalCluster | None = None
         self._client: Client | None = None
+        # Of a cluster of others:
+        self._connecting = asyncio.Lock()
+        self._known_versions: set[str] = set()
+        self._n_fit = 0
+        self._following: asyncio.Task[None] | None = None
+        self._ended: dict[str, tuple[set[str], asyncio.Event]] = {}
+        self._cancels: set[asyncio.Future[None]] = set()
 
     @property
     def slots(self) -> int:
         """How many functions run at the same time."""
-        return self._settings.workers
+        if self._settings.address is None:
+            return self._settings.workers or 1
+        most = self._settings.workers
+        return self._n_fit if most is None else min(most, self._n_fit)
 
     async def start(self) -> None:
-        """Start the workers, or connect to those there are."""
+        """Start the workers, or connect to those there are.
+
+        Raises
+        ------
+        NoWorkerError
+            If the cluster of others does not answer, or has no worker that fits.
+        """
         if self._settings.address is None:
             self._cluster = await self._local_cluster()
-        self._client = await Client(
-            self._settings.address or self._cluster, asynchronous=True, set_as_default=False
-        )
-        if not await self._client.nthreads():
+            self._client = await self._connect(self._cluster)
+            return
+        try:
+            await self._look()
+        except ClusterAwayError as error:
             await self.close()
-            raise NoWorkerError(f"the Dask cluster at {self._settings.address} has no workers")
-        self._client.subscribe_topic(self._topic, self._on_event)
+            raise NoWorkerError(error.message) from error
+        self._following = asyncio.create_task(self._follow(), name="dask-cluster")
 
     async def close(self) -> None:
         """Stop what runs and let the workers go."""
+        if self._following is not None:
+            self._following.cancel()
         for key in list(self._futures):
-            await self.stop(key)
-        if self._client is not None:
-            await self._client.close()
+            with contextlib.suppress(OSError):  # A cluster that is away runs nothing of ours.
+                await self.stop(key)
+        await self._disconnect()
         if self._cluster is not None:
             await self._cluster.close()
 
@@ -157,8 +205,11 @@ class Engine:
         """Tell what each worker does and takes; empty before the start."""
         if self._client is None:
             return []
-        identity = await self._client.scheduler.identity()
-        processing = await self._client.processing()
+        try:
+            identity = await self._client.scheduler.identity()
+            processing = await self._client.processing()
+        except (OSError, AttributeError):  # The scheduler is away: its client has none.
+            return []
         key_of = {future.key: key for key, future in self._futures.items()}
         return [
             WorkerState(
@@ -169,6 +220,16 @@ class Engine:
             )
             for address, worker in identity["workers"].items()
         ]
+
+    async def everywhere(
+        self, function: Callable[[Argument], Result], argument: Argument
+    ) -> dict[str, Result | Exception]:
+        """Call a short function in every worker, also in busy ones; by the worker's address."""
+        client, _ = await self._look()
+        answers: dict[str, Result | Exception] = await client.run(
+            _aside, function, argument, on_error="return"
+        )
+        return answers
 
     async def run(
         self,
@@ -187,22 +248,25 @@ class Engine:
             If the worker process ended under it.
         StoppedError
             If `stop` was called; raised once the function's process is gone.
+        ClusterAwayError
+            If the cluster of others is away, or becomes so, or has no worker that fits.
         Exception
             Whatever the function raised.
         """
-        if self._client is None:
-            raise RuntimeError("the engine is not started")
+        client, resources = await self._ready()
         self._listeners[key] = on_report
-        self._futures[key] = self._client.submit(
-            _call, function, argument, self._topic, key, self._settings.logs,
-            key=f"{key}-{uuid4().hex[:8]}", pure=False, retries=0,
+        future = self._futures[key] = client.submit(
+            _call, function, argument, self._topic, key, self._settings.logs, self._is_abroad,
+            key=f"{key}-{uuid4().hex[:8]}", pure=False, retries=0, resources=resources,
         )  # fmt: skip
         try:
-            result: Result = await self._futures[key].result()
-        except (KilledWorker, FutureCancelledError) as error:
+            result: Result = await future.result()
+        except (KilledWorker, FutureCancelledError, CommClosedError, BegunBeforeError) as error:
             if key in self._stopped:
                 await self._stopped[key].wait()
                 raise StoppedError(f"{key} was stopped") from None
+            if client.status != "running" or client is not self._client:
+                raise ClusterAwayError(self._silence()) from error
             raise WorkerDiedError(
                 "the worker process died; it may have been killed for memory"
             ) from error
@@ -210,6 +274,8 @@ class Engine:
             self._futures.pop(key, None)
             self._listeners.pop(key, None)
             self._stopped.pop(key, None)
+        if self._is_abroad:  # Only of an end that was seen: a repeat may be under way else.
+            await _forget(client, future.key)
         return result
 
     async def stop(self, key: str) -> None:
@@ -220,8 +286,11 @@ class Engine:
         gone = self._stopped[key] = asyncio.Event()
         try:
             holders = await self._client.processing()
-            await future.cancel(force=True)
             workers = [worker for worker, keys in holders.items() if future.key in keys]
+            if self._is_abroad:
+                await self._cancel_abroad(key, future, workers)
+                return
+            await future.cancel(force=True)
             if workers:
                 # As Client.restart_workers, but without waiting for the fresh process.
                 await self._client.scheduler.restart_workers(
@@ -236,6 +305,115 @@ class Engine:
             raise
         finally:
             gone.set()
+
+    @property
+    def _is_abroad(self) -> bool:
+        return self._settings.address is not None
+
+    async def _cancel_abroad(self, key: str, future: Future, workers: list[str]) -> None:
+        """Take a function's key away, and wait for the end of the process that sees it go."""
+        ended = asyncio.Event()
+        self._ended[key] = (set(workers), ended)
+        try:
+            await future.cancel(force=True)
+            if workers:
+                await asyncio.wait_for(ended.wait(), STOP_TIMEOUT_S)
+        except TimeoutError:
+            # Without a nanny it ends at its next report; what it writes meets the run's fence.
+            log.warning("%s was canceled, and its worker %s goes on for now", key, workers)
+        finally:
+            del self._ended[key]
+
+    async def _ready(self) -> tuple[Client, dict[str, float] | None]:
+        """Give a client that is connected, and the resources that a function takes."""
+        if self._is_abroad:
+            client, cluster = await self._look()
+            return client, cluster.resources(self._settings.device)
+        if self._client is None:
+            raise RuntimeError("the engine is not started")
+        return self._client, None
+
+    async def _look(self) -> tuple[Client, Cluster]:
+        """Look at the cluster of others, and connect to it anew where needed.
+
+        Raises
+        ------
+        ClusterAwayError
+            If it does not answer, or no worker of it fits.
+        """
+        try:
+            client, cluster = await self._look_again()
+        except ClusterAwayError:
+            self._n_fit = 0
+            raise
+        self._n_fit = cluster.n_fit(self._settings.device)
+        return client, cluster
+
+    async def _look_again(self) -> tuple[Client, Cluster]:
+        async with self._connecting:
+            try:
+                if self._client is None or self._client.status != "running":
+                    await self._disconnect()
+                    self._client = await self._connect(self._settings.address)
+                client = self._client
+                cluster = Cluster.from_identity(await client.scheduler.identity())
+                await self._compare_versions(client, cluster)
+            except (OSError, ValueError, AttributeError) as error:
+                # AttributeError: a client that has lost its scheduler has none.
+                raise ClusterAwayError(f"{self._silence()} ({error})") from error
+        if (fault := unfitness(cluster, self._settings.device)) is not None:
+            raise ClusterAwayError(f"the Dask cluster at {self._settings.address} {fault}")
+        return client, cluster
+
+    async def _compare_versions(self, client: Client, cluster: Cluster) -> None:
+        """Refuse workers that run another shoal, Python or Dask; each is looked at once."""
+        if set(cluster.workers) <= self._known_versions:
+            return
+        told: Mapping[str, Any] = await client.get_versions(packages=["shoal"])
+        if faults := version_faults(told):
+            raise ClusterAwayError(
+                f"the Dask cluster at {self._settings.address} runs other versions than this "
+                f"server: {'; '.join(faults)}; install the same image or lock file everywhere"
+            )
+        self._known_versions = set(cluster.workers)
+
+    def _silence(self) -> str:
+        return (
+            f"no Dask scheduler answers at {self._settings.address}; start it, or mend "
+            "SHOAL_DASK_ADDRESS and DASK_DISTRIBUTED__COMM__TLS__*"
+        )
+
+    async def _connect(self, to: LocalCluster | str | None) -> Client:
+        with warnings.catch_warnings():  # We compare versions ourselves, and in words.
+            warnings.simplefilter("ignore", VersionMismatchWarning)
+            client = await Client(
+                to, asynchronous=True, set_as_default=False, timeout=CONNECT_TIMEOUT_S
+            )
+        client.subscribe_topic(self._topic, self._on_event)
+        if self._is_abroad:
+            client.subscribe_topic("all", self._on_cluster_event)
+        return client
+
+    async def _disconnect(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close(timeout=CONNECT_TIMEOUT_S)
+
+    async def _follow(self) -> None:
+        """Keep the number of slots, and connect again to a cluster that was away."""
+        was_away = False
+        while True:
+            await asyncio.sleep(LOOK_S)
+            try:
+                await self._look()
+            except ClusterAwayError as error:
+                if not was_away:
+                    log.warning("runs wait: %s", error.message)
+                was_away = True
+            else:
+                if was_away:
+                    log.warning("the Dask cluster is back, with room for %d runs", self.slots)
+                was_away = False
 
     async def _local_cluster(self) -> LocalCluster:
         threads = str(self._settings.threads)
@@ -262,7 +440,7 @@ class Engine:
             }
         )
         return await LocalCluster(
-            n_workers=self._settings.workers,
+            n_workers=self._settings.workers or 1,
             threads_per_worker=1,
             processes=True,
             worker_class=_ShortGraceNanny,
@@ -275,9 +453,37 @@ class Engine:
 
     def _on_event(self, event: tuple[float, Any]) -> None:
         _, (key, report) = event
+        if report is inside.ENDED:
+            if key in self._ended:
+                self._ended[key][1].set()
+            return
         listener = self._listeners.get(key)
         if listener is not None:  # A report may arrive after its function's result.
             listener(report)
+
+    def _on_cluster_event(self, event: tuple[float, Any]) -> None:
+        """See a worker go: what it ran is dead, whatever the scheduler would make of it."""
+        _, told = event
+        if not isinstance(told, Mapping) or told.get("action") != "remove-worker":
+            return
+        for workers, ended in self._ended.values():
+            if told["worker"] in workers:
+                ended.set()
+        for key, future in list(self._futures.items()):
+            if future.key in told["processing-tasks"] and key not in self._stopped:
+                task = asyncio.ensure_future(future.cancel(force=True))
+                self._cancels.add(task)
+                task.add_done_callback(self._cancels.discard)
+
+
+def cluster_client() -> Client:
+    """Give, inside a function that runs in a worker, the client of that worker's cluster."""
+    return get_client()
+
+
+async def _aside(function: Callable[[Argument], Result], argument: Argument) -> Result:
+    """Call a function in a thread of its own, so that the worker's loop goes on."""
+    return await asyncio.to_thread(function, argument)
 
 
 def _call(
@@ -286,30 +492,49 @@ def _call(
     topic: str,
     key: str,
     log_settings: LogSettings | None,
+    is_abroad: bool,
 ) -> Result:
-    """Run in the worker: give way to the server, then do the work and tell about it."""
-    if log_settings is not None:
-        logs.configure(log_settings)
-        logs.bind(run_id=key)
-    # What goes wrong here is told by the server, once, with the run's name.
-    logging.getLogger("distributed.worker").setLevel(logging.CRITICAL)
-    if os.getpriority(os.PRIO_PROCESS, 0) < WORKER_NICENESS:
-        os.setpriority(os.PRIO_PROCESS, 0, WORKER_NICENESS)
+    """Run in the worker: the function, and what `inside` puts round it."""
     worker = get_worker()
-    try:
-        return function(argument, lambda report: worker.log_event(topic, (key, report)))
-    except Exception as error:
-        _leave_causes_behind(error)
-        raise
+    task = worker.get_current_task()
+    if is_abroad and not _is_first(task):
+        raise BegunBeforeError(f"{key} was begun before, by a worker that is gone")
+    around = inside.Surroundings(
+        key=key,
+        report=lambda report: worker.log_event(topic, (key, report)),
+        logs=log_settings,
+        is_wanted=(lambda: _is_wanted(worker, task)) if is_abroad else None,
+        comes_back=worker.nanny is not None,
+    )
+    result: Result = inside.carry_out(function, argument, around)
+    return result
 
 
-def _leave_causes_behind(error: Exception) -> None:
-    """Turn what caused an error into a note: the causes of gRPC and others do not pickle.
+def _is_first(task: str) -> bool:
+    """Mark a task as begun; False if it was before: its scheduler repeats it by itself."""
+    begun = Event(_mark(task), client=get_client())
+    if begun.is_set():
+        return False
+    begun.set()
+    return True
 
-    Dask takes them along, and where one cannot go, the error arrives as another that names no
-    reason: a Qdrant that is away would look like a fault of ours.
-    """
-    cause = error.__cause__ or error.__context__
-    if cause is not None:
-        error.add_note("caused by:\n" + "".join(traceback.format_exception(cause)))
-    error.__cause__ = error.__context__ = None
+
+async def _forget(client: Client, task: str) -> None:
+    """Take the mark of a task off the scheduler, which may be away."""
+    if client.status == "running":
+        with contextlib.suppress(OSError):
+            await Event(_mark(task), client=client).clear()
+
+
+def _mark(task: str) -> str:
+    return f"begun-{task}"
+
+
+def _is_wanted(worker: Any, task: str) -> bool:
+    """Tell whether the scheduler still wants a task of this worker, and there is one."""
+    state = worker.state.tasks.get(task)
+    return (
+        worker.status.name in ("running", "paused")
+        and state is not None
+        and state.state in ("executing", "long-running")
+    )

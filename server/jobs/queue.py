@@ -56,7 +56,7 @@ class RunQueue:
         make_run: Callable[[ClusterRecord], RunningRun],
         settings: QueueSettings,
         *,
-        slots: int = 1,
+        slots: Callable[[], int],
     ) -> None:
         self._store = store
         self._make_run = make_run
@@ -122,11 +122,11 @@ class RunQueue:
                 await asyncio.wait_for(self._woken.wait(), self._settings.poll_s)
 
     def _may_claim(self) -> bool:
-        return not self._is_closing and len(self._in_hand) < self._slots
+        return not self._is_closing and len(self._in_hand) < self._slots()
 
     async def _claim_one(self) -> bool:
         now = utc_now()
-        limit = self._slots + len(self._in_hand)
+        limit = self._slots() + len(self._in_hand)
         for candidate in await self._store.claimable(now, limit, self._last_namespace):
             if candidate.newest_run is not None and candidate.newest_run.run_id in self._in_hand:
                 continue  # Ours, with a late heartbeat; to begin it again would hurt it.

@@ -13,13 +13,8 @@ import pytest
 import pytest_asyncio
 
 from gpu.errors import TooFewPointsError
-from server.jobs.engine import (
-    WORKER_NICENESS,
-    Engine,
-    EngineSettings,
-    StoppedError,
-    WorkerDiedError,
-)
+from server.jobs.engine import Engine, EngineSettings, StoppedError, WorkerDiedError
+from server.jobs.inside import WORKER_NICENESS
 from server.qdrant.client import QdrantAddress, connect
 from server.qdrant.errors import QdrantUnavailableError
 from server.qdrant.schema import describe

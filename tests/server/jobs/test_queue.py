@@ -62,7 +62,7 @@ def queue(bench: Bench, *, slots: int = 1, lease_s: float = 30.0) -> RunQueue:
         bench.store,
         lambda cluster: RunningRun(bench.workplace, cluster),
         QueueSettings(OWNER, lease_s=lease_s, poll_s=0.02),
-        slots=slots,
+        slots=lambda: slots,
     )
 
 
