@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +62,26 @@ def load_vectors(paths: Sequence[str | Path], column: str) -> NDArray[np.float32
                 continue
             for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=[column]):
                 target.append(path, _matrix(batch.column(0), column), len(batch))
+    if target.matrix is None:
+        raise InvalidVectorsError(f"column {column!r} holds no vectors: {n_points} rows")
+    return target.matrix
+
+
+def load_row_groups(
+    file: BinaryIO, row_groups: Sequence[int], column: str
+) -> NDArray[np.float32]:
+    """Load one vector column of some row groups of an open Parquet file.
+
+    As `load_vectors`, which reads plain pages faster, but of local files only.
+    """
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(file) as parquet:
+        require_column(parquet.schema_arrow.names, column, "the file")
+        n_points = sum(parquet.metadata.row_group(group).num_rows for group in row_groups)
+        target = _Target(n_points, column)
+        for batch in parquet.iter_batches(BATCH_ROWS, list(row_groups), columns=[column]):
+            target.append("the file", _matrix(batch.column(0), column), len(batch))
     if target.matrix is None:
         raise InvalidVectorsError(f"column {column!r} holds no vectors: {n_points} rows")
     return target.matrix

@@ -110,7 +110,7 @@ def kmeans(
         labels=labels,
         strength=None,
         n_clusters=n_groups,
-        effective_params=asdict(params) | {"n_init": _n_starts(params)},
+        effective_params=asdict(params) | {"n_init": n_starts_of(params)},
         device=backend.device,
         notes=notes,
         details=fitted,
@@ -121,7 +121,8 @@ def _ignore(_share: float) -> None:
     """Take the place of a progress callback."""
 
 
-def _n_starts(params: KMeansParams) -> int:
+def n_starts_of(params: KMeansParams) -> int:
+    """Give the number of starts, of which the best is kept."""
     if params.n_init == "auto":
         return 1 if params.init == "k-means++" else 10
     return params.n_init
@@ -133,7 +134,7 @@ def _fit_on_cpu(
     with worker_threads(n_threads) as each:
         points, scale, variance = _well_scaled(vectors, each)
         tolerance = params.tol * variance
-        n_starts = _n_starts(params)
+        n_starts = n_starts_of(params)
         best: Partition | None = None
         best_inertia = math.inf
         for start in range(n_starts):
@@ -264,7 +265,7 @@ def _fit_on_gpu(vectors: Array, params: KMeansParams) -> dict[str, Any]:
         model = KMeans(
             n_clusters=params.n_clusters,
             init=params.init,
-            n_init=_n_starts(params),
+            n_init=n_starts_of(params),
             max_iter=params.max_iter,
             tol=tolerance,
             random_state=params.random_state,

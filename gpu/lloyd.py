@@ -73,7 +73,7 @@ def lloyd(
         Told the iteration's number (from 1) and its summed squared shift.
     """
     search = CentroidSearch(points, centroids, bundle(centroids, each), each)
-    sums = _Sums(points, len(centroids), each)
+    sums = GroupSums(points, len(centroids), each)
     sums.recount(search.labels)
     for n_iter in range(1, max_iter + 1):
         if not sums.counts.all():
@@ -115,18 +115,18 @@ def _refill(
     return np.sort(np.array(moved, dtype=np.int64))
 
 
-class _Sums:
+class GroupSums:
     """Sums and counts of the points of each group."""
 
     def __init__(self, points: Array, n_groups: int, each: Each) -> None:
         self._points, self._each = points, each
-        self._sums = np.zeros((n_groups, points.shape[1]))
+        self.sums = np.zeros((n_groups, points.shape[1]))
         self.counts = np.zeros(n_groups, dtype=np.int64)
 
     def recount(self, labels: NDArray[np.int32]) -> None:
         """Take sums and counts anew."""
         members = members_of(labels, len(self.counts))
-        self._sums, self.counts = self._add(members), members.sizes
+        self.sums, self.counts = self._add(members), members.sizes
 
     def move(
         self, rows: NDArray[np.int64], before: NDArray[np.int32], after: NDArray[np.int32]
@@ -138,7 +138,7 @@ class _Sums:
         for labels, sign in ((before, -1), (after, 1)):
             members = members_of(labels, len(self.counts), rows)
             touched = members.sizes > 0
-            self._sums[touched] += sign * self._add(members)[touched]
+            self.sums[touched] += sign * self._add(members)[touched]
             self.counts += sign * members.sizes
 
     def _add(self, members: Members) -> NDArray[np.float64]:
@@ -148,5 +148,5 @@ class _Sums:
         """Give the mean of each group, and the given centroid where a group is empty."""
         filled = self.counts > 0
         means = centroids.copy()
-        means[filled] = self._sums[filled] / self.counts[filled, None]
+        means[filled] = self.sums[filled] / self.counts[filled, None]
         return means
