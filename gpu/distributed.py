@@ -14,15 +14,20 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from distributed import Client, get_worker
+import numpy as np
+from distributed import Client, Lock, get_worker, secede
 
+from gpu.backend import device_memory_errors
 from gpu.clustering import Clustering, renumber_by_size
 from gpu.crew import Crew, Member, MemberLostError, Oneself
 from gpu.errors import ClusteringError
-from gpu.kmeans import n_starts_of
+from gpu.frames import load_row_groups
+from gpu.kmeans import cuml_tolerance, n_starts_of
+from gpu.memory import estimate
 from gpu.params import KMeansParams
-from gpu.parts import OpenFile, PartKeeper, PartSource
+from gpu.parts import Frame, OpenFile, PartKeeper, PartSource
 from gpu.spread_kmeans import spread_kmeans
+from gpu.vectors import require_finite, unit_rows
 
 Array = Any
 
@@ -52,11 +57,19 @@ class Setting:
     n_threads: int | None = None
 
 
-def free_workers(client: Client) -> list[str]:
-    """Give the addresses of the workers that run nothing, but for the one that asks."""
+def free_workers(client: Client, resource: str | None = None) -> list[str]:
+    """Give the addresses of the workers that run nothing, but for the one that asks.
+
+    With a `resource` only of those that offer it.
+    """
     own = _own_address()
+    offered = client.scheduler_info(n_workers=-1)["workers"]
     return sorted(
-        address for address, keys in client.processing().items() if not keys and address != own
+        address
+        for address, keys in client.processing().items()
+        if not keys
+        and address != own
+        and (resource is None or offered.get(address, {}).get("resources", {}).get(resource))
     )
 
 
@@ -102,30 +115,28 @@ def kmeans(
         setting.say(f"k-means in {len(sources)} parts on {n_workers} workers")
         crew = Crew(sources, [Oneself(PartKeeper(*how)), *others], lose)
         found = spread_kmeans(crew, params, n_threads=setting.n_threads, progress=progress)
-    labels, _ = renumber_by_size(found.labels)
-    n_groups = int(labels.max()) + 1
-    notes = losses
-    if n_groups < params.n_clusters:
-        notes.append(
-            f"{params.n_clusters:,} groups were asked for and {n_groups:,} found: there are fewer "
-            "distinct points than groups"
-        )
     progress(1.0)
+    details = {"inertia": found.inertia, "n_iter": found.n_iter, "converged": found.converged}
+    counts = {"n_workers": n_workers, "n_parts": len(sources)}
+    return _clustering(found.labels, params, "cpu", losses, details | counts)
+
+
+def _clustering(
+    labels: Array, params: KMeansParams, device: str, notes: list[str], details: dict[str, Any]
+) -> Clustering:
+    labels, _ = renumber_by_size(labels)
+    n_groups = int(labels.max()) + 1
+    if n_groups < params.n_clusters:
+        notes = [*notes, f"{params.n_clusters:,} groups were asked for and {n_groups:,} found"]
     return Clustering(
         labels=labels,
         strength=None,
         n_clusters=n_groups,
         effective_params=asdict(params) | {"n_init": n_starts_of(params)},
-        device="cpu",
-        device_reason=f"spread over {n_workers} workers of the Dask cluster",
+        device=device,
+        device_reason=f"spread over {details['n_workers']} workers of the Dask cluster",
         notes=notes,
-        details={
-            "inertia": found.inertia,
-            "n_iter": found.n_iter,
-            "converged": found.converged,
-            "n_workers": n_workers,
-            "n_parts": len(sources),
-        },
+        details=details,
     )
 
 
@@ -186,3 +197,127 @@ def _own_address() -> str | None:
         return str(get_worker().address)
     except ValueError:  # Not in a worker.
         return None
+
+
+def kmeans_on_gpus(
+    setting: Setting,
+    sources: Sequence[PartSource],
+    params: KMeansParams,
+    *,
+    angular: bool,
+    resource: str,
+) -> Clustering:
+    """Partition the rows of all parts by cuML, on the GPUs of this and all free workers.
+
+    Must be called by a function that runs in a worker. That function's thread is given back, for
+    cuML's own functions need one in each worker at the same time; so one such fit goes at a time.
+
+    Parameters
+    ----------
+    resource : str
+        Which workers with a GPU offer.
+
+    Raises
+    ------
+    InvalidVectorsError
+    DeviceMemoryError
+        If a GPU runs out of memory.
+
+    Notes
+    -----
+    cuML seeds by k-means|| here and by k-means++ on one GPU, so the two may end in different
+    local optima.
+    """
+    from cuml.dask.cluster import KMeans
+
+    client = setting.client
+    own = _own_address()
+    workers = [*([] if own is None else [own]), *free_workers(client, resource)][: len(sources)]
+    n_points, n_dims = sum(source.n_rows for source in sources), sources[0].n_dims
+    needed = estimate("kmeans", -(-n_points // len(workers)), n_dims, params, "gpu")
+    secede()
+    setting.say(f"k-means in {len(sources)} parts on the GPUs of {len(workers)} workers")
+    with Lock("shoal-kmeans-on-gpus", client=client), device_memory_errors(needed):
+        share = -(-len(sources) // len(workers))
+        parts, moments = [], []
+        for number, source in enumerate(sources):
+            there = {"workers": [workers[number // share]], "pure": False}
+            parts.append(client.submit(_load, source, setting.open_file, angular, **there))
+            moments.append(client.submit(_moments, parts[-1], **there))
+        frame, tolerance = _frame(client.gather(moments), n_points, params.tol)
+        for number, part in enumerate(parts):
+            there = {"workers": [workers[number // share]], "pure": False}
+            parts[number] = client.submit(_framed, part, frame, **there)
+        model = KMeans(
+            client=client,
+            n_clusters=params.n_clusters,
+            init="k-means||" if params.init == "k-means++" else params.init,
+            n_init=n_starts_of(params),
+            max_iter=params.max_iter,
+            tol=tolerance,
+            random_state=params.random_state,
+        ).fit(_matrix(parts, sources))
+        labels = client.compute(model.labels_.map_blocks(_to_host, dtype=np.int32)).result()
+        fitted = model.get_combined_model()
+    details = {
+        "inertia": float(model.inertia_) * frame.scale**2,
+        "n_iter": min(int(fitted.n_iter_), params.max_iter),
+        "converged": int(fitted.n_iter_) <= params.max_iter,
+        "n_workers": len(workers),
+        "n_parts": len(sources),
+    }
+    return _clustering(np.asarray(labels, dtype=np.int32), params, "gpu", [], details)
+
+
+def _load(source: PartSource, open_file: OpenFile, angular: bool) -> Array:
+    """Read a part into this worker's GPU."""
+    import cupy
+
+    with open_file(source.url) as opened:
+        rows = load_row_groups(opened, source.row_groups, source.column)
+    require_finite(rows)
+    return cupy.asarray(unit_rows(rows) if angular else rows)
+
+
+def _moments(points: Array) -> tuple[Array, float]:
+    """Sum the rows, and their squared lengths."""
+    import cupy
+
+    total = points.sum(axis=0, dtype=cupy.float64)
+    return cupy.asnumpy(total), float((points * points).sum(dtype=cupy.float64))
+
+
+def _frame(moments: Sequence[tuple[Array, float]], n_points: int, tol: float) -> tuple[Frame, float]:
+    """Give the frame, and the tolerance in it, by which cuML stops as scikit-learn does."""
+    origin = np.sum([total for total, _ in moments], axis=0) / n_points
+    square = sum(squares for _, squares in moments) / n_points
+    variance = max(0.0, square - float(origin @ origin)) / len(origin)
+    tolerance, scale = cuml_tolerance(tol, variance)
+    return Frame(origin, 1 / scale), tolerance
+
+
+def _framed(points: Array, frame: Frame) -> Array:
+    import cupy
+
+    points = points - cupy.asarray(frame.origin, dtype=cupy.float32)
+    points *= cupy.float32(1 / frame.scale)
+    return points
+
+
+def _matrix(parts: Sequence[Any], sources: Sequence[PartSource]) -> Any:
+    """Lay parts below each other, each where it is."""
+    import cupy
+    import dask.array
+
+    meta = cupy.zeros((0, 0), dtype=cupy.float32)
+    blocks = [
+        dask.array.from_delayed(part, shape=(source.n_rows, source.n_dims), meta=meta)
+        for part, source in zip(parts, sources, strict=True)
+    ]
+    return dask.array.concatenate(blocks).persist()
+
+
+def _to_host(labels: Array) -> Array:
+    import cupy
+
+    return cupy.asnumpy(labels).astype(np.int32)

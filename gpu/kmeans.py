@@ -260,7 +260,7 @@ def _fit_on_gpu(vectors: Array, params: KMeansParams) -> dict[str, Any]:
     needed = estimate("kmeans", len(vectors), vectors.shape[1], params, "gpu")
     with device_memory_errors(needed):
         points = centred_copy(vectors, cupy)
-        tolerance, scale = _cuml_tolerance(params.tol, _mean_variance(points))
+        tolerance, scale = cuml_tolerance(params.tol, _mean_variance(points))
         points *= cupy.float32(scale)
         model = KMeans(
             n_clusters=params.n_clusters,
@@ -291,7 +291,7 @@ def _mean_variance(points: Array) -> float:
     return total / (len(points) * int(points.shape[1]))
 
 
-def _cuml_tolerance(tol: float, variance: float) -> tuple[float, float]:
+def cuml_tolerance(tol: float, variance: float) -> tuple[float, float]:
     """Say scikit-learn's stopping rule in cuML's terms.
 
     scikit-learn ends a start when the centroids' summed squared shift is at most `tol` times the

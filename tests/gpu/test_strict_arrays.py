@@ -16,7 +16,7 @@ from gpu import groups, layout, sampling, vectors
 from gpu.backend import Backend
 from gpu.clustering import fit
 from gpu.errors import InvalidVectorsError
-from gpu.kmeans import _cuml_tolerance, _mean_variance
+from gpu.kmeans import cuml_tolerance, _mean_variance
 from gpu.metrics import quality
 from gpu.params import NOISE, KMeansParams
 from gpu.sampling import assign_rest
@@ -318,14 +318,14 @@ def test_what_cuml_is_given_is_centred_and_leaves_the_input_alone(cupy):
 @pytest.mark.parametrize("tol", [0, 1e-12, 1e-4, 0.5])
 @pytest.mark.parametrize("variance", [1e-6, 1.0, 1e8])
 def test_the_stopping_rule_given_to_cuml_is_scikit_learns(tol, variance):
-    tolerance, scale = _cuml_tolerance(tol, variance)
+    tolerance, scale = cuml_tolerance(tol, variance)
 
     assert 0 < tolerance <= 1e-7  # cuML refuses 0, and also ends by this share of the inertia.
     assert tolerance / scale**2 == pytest.approx(tol * variance, rel=1e-6, abs=1e-20)
 
 
 def test_points_that_coincide_have_no_scale():
-    assert _cuml_tolerance(1e-4, 0.0) == (1e-7, 1.0)
+    assert cuml_tolerance(1e-4, 0.0) == (1e-7, 1.0)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
