@@ -42,7 +42,7 @@ class Oneself:
 
     def ask(self, kind: str, *asked: Any) -> Callable[[], dict[int, Any]]:
         """See `Member`."""
-        return lambda: getattr(self._keeper, kind)(*asked)  # type: ignore[no-any-return]
+        return lambda: getattr(self._keeper, kind)(*asked)
 
 
 class Crew:

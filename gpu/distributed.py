@@ -287,7 +287,9 @@ def _moments(points: Array) -> tuple[Array, float]:
     return cupy.asnumpy(total), float((points * points).sum(dtype=cupy.float64))
 
 
-def _frame(moments: Sequence[tuple[Array, float]], n_points: int, tol: float) -> tuple[Frame, float]:
+def _frame(
+    moments: Sequence[tuple[Array, float]], n_points: int, tol: float
+) -> tuple[Frame, float]:
     """Give the frame, and the tolerance in it, by which cuML stops as scikit-learn does."""
     origin = np.sum([total for total, _ in moments], axis=0) / n_points
     square = sum(squares for _, squares in moments) / n_points
@@ -314,7 +316,7 @@ def _matrix(parts: Sequence[Any], sources: Sequence[PartSource]) -> Any:
         dask.array.from_delayed(part, shape=(source.n_rows, source.n_dims), meta=meta)
         for part, source in zip(parts, sources, strict=True)
     ]
-    return dask.array.concatenate(blocks).persist()
+    return dask.array.concatenate(blocks)
 
 
 def _to_host(labels: Array) -> Array:

@@ -6,6 +6,8 @@ row becomes a row of NaN, which `gpu.vectors.usable_rows` then leaves out.
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -23,7 +25,9 @@ BATCH_ROWS = 16_384
 """Rows decoded at a time, where they are encoded; the peak is the matrix and one batch."""
 
 
-def load_vectors(paths: Sequence[str | Path], column: str) -> NDArray[np.float32]:
+def load_vectors(
+    paths: Sequence[str | Path], column: str, disk: Path | None = None
+) -> NDArray[np.float32]:
     """Load one vector column of Parquet files into the machine's memory, one after the other.
 
     `gpu.device_frames.load_for` loads to where a fit will run.
@@ -33,6 +37,9 @@ def load_vectors(paths: Sequence[str | Path], column: str) -> NDArray[np.float32
     paths : sequence of str or Path
     column : str
         Of fixed-size lists or lists of float16, float32 or float64.
+    disk : Path or None
+        A folder on whose disk the matrix is to lie, in a file without a name; the system brings
+        what is looked at into memory that is free. None: in memory.
 
     Returns
     -------
@@ -43,6 +50,8 @@ def load_vectors(paths: Sequence[str | Path], column: str) -> NDArray[np.float32
     ------
     InvalidVectorsError
         If a file lacks the column, the column holds no numbers, or lengths differ.
+    OSError
+        If the disk has no room for the matrix.
     """
     if not paths:
         raise InvalidVectorsError("no files to load vectors from")
@@ -53,7 +62,7 @@ def load_vectors(paths: Sequence[str | Path], column: str) -> NDArray[np.float32
         with pq.ParquetFile(path) as file:
             require_column(file.schema_arrow.names, column, path)
             n_points += file.metadata.num_rows
-    target = _Target(n_points, column)
+    target = _Target(n_points, column, disk)
     for path in paths:
         with pq.ParquetFile(path) as file:
             runs = plain_runs(path, file, column)
@@ -67,9 +76,7 @@ def load_vectors(paths: Sequence[str | Path], column: str) -> NDArray[np.float32
     return target.matrix
 
 
-def load_row_groups(
-    file: BinaryIO, row_groups: Sequence[int], column: str
-) -> NDArray[np.float32]:
+def load_row_groups(file: BinaryIO, row_groups: Sequence[int], column: str) -> NDArray[np.float32]:
     """Load one vector column of some row groups of an open Parquet file.
 
     As `load_vectors`, which reads plain pages faster, but of local files only.
@@ -90,8 +97,9 @@ def load_row_groups(
 class _Target:
     """The matrix under way: it is made when the first vector tells its width."""
 
-    def __init__(self, n_points: int, column: str) -> None:
+    def __init__(self, n_points: int, column: str, disk: Path | None = None) -> None:
         self.matrix: NDArray[np.float32] | None = None
+        self._disk = disk
         self._n_points = n_points
         self._column = column
         self._n_filled = 0
@@ -118,7 +126,7 @@ class _Target:
     def _of_width(self, n_dims: int, path: str | Path) -> NDArray[np.float32]:
         """Give the matrix, with rows that were null so far."""
         if self.matrix is None:
-            self.matrix = np.empty((self._n_points, n_dims), dtype=np.float32)
+            self.matrix = self._empty((self._n_points, n_dims))
             self.matrix[: self._n_filled] = np.nan
         if self.matrix.shape[1] != n_dims:
             raise InvalidVectorsError(
@@ -126,6 +134,14 @@ class _Target:
                 f"and {n_dims} in {path}"
             )
         return self.matrix
+
+    def _empty(self, shape: tuple[int, int]) -> NDArray[np.float32]:
+        if self._disk is None:
+            return np.empty(shape, dtype=np.float32)
+        with tempfile.TemporaryFile(dir=self._disk) as file:
+            # A full disk is told here; when it is met while writing to a page, it kills.
+            os.posix_fallocate(file.fileno(), 0, max(1, 4 * shape[0] * shape[1]))
+            return np.asarray(np.memmap(file, dtype=np.float32, mode="r+", shape=shape))
 
 
 def _matrix(lists: pa.Array, column: str) -> NDArray[np.floating[Any]] | None:

@@ -33,7 +33,10 @@ OpenFile = Callable[[str], BinaryIO]
 """Opens one of the files by its URL, in whatever process."""
 
 PART_BYTES = 64 << 20
-"""Row groups are taken together up to about this size of matrix."""
+"""Row groups are taken together up to about this size of matrix, or less where that gives fewer
+than `MANY_PARTS`."""
+
+MANY_PARTS = 32
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,9 @@ class PartSource:
 
 
 def cut_parts(
-    urls: Sequence[str], column: str, open_file: OpenFile, part_bytes: int = PART_BYTES
+    urls: Sequence[str], column: str, open_file: OpenFile, part_bytes: int
 ) -> list[PartSource]:
-    """Cut files into parts, in the order of their rows.
+    """Cut files into parts of about so many bytes, in the order of their rows.
 
     Raises
     ------
@@ -77,6 +80,11 @@ def cut_parts(
         if n_rows:
             parts.append(PartSource(url, column, tuple(taken), n_rows, n_dims))
     return parts
+
+
+def suitable_part_bytes(n_points: int, n_dims: int) -> int:
+    """Give a size of part that leaves something for many workers."""
+    return min(PART_BYTES, 4 * n_points * n_dims // MANY_PARTS)
 
 
 def part_memory(source: PartSource) -> int:
@@ -127,6 +135,11 @@ class Part:
         self._frame: Frame | None = None
         self._search: CentroidSearch | None = None
         self._sums = GroupSums(points, 0, each)
+
+    @property
+    def n_rows(self) -> int:
+        """Count the rows."""
+        return len(self._points)
 
     def put_into(self, frame: Frame | None) -> None:
         """Bring the rows into a frame, once; in place."""
@@ -260,7 +273,7 @@ class PartKeeper:
         if number not in self._parts:
             needed, free = part_memory(source), free_bytes("cpu")
             if needed > free:
-                fits = sum(len(part) for part in self._parts.values())
+                fits = sum(part.n_rows for part in self._parts.values())
                 raise HostMemoryError(needed_bytes=needed, free_bytes=free, fits_points=fits)
             with self._open_file(source.url) as opened:
                 points = load_row_groups(opened, source.row_groups, source.column)

@@ -80,9 +80,7 @@ def spread_kmeans(
     if crew.n_points < params.n_clusters:
         raise TooFewPointsError(n_points=crew.n_points, needed=params.n_clusters)
     scale, variance, largest = _well_scaled(crew)
-    course = _Course(
-        crew, params.tol * variance, params.max_iter, unit_for(crew.n_points, largest)
-    )
+    course = _Course(crew, params.tol * variance, params.max_iter, unit_for(crew.n_points, largest))
     n_starts = n_starts_of(params)
     best: Spread | None = None
     for start in range(n_starts):

@@ -201,6 +201,11 @@ class App:
         """The way clusters are deleted."""
         return self.results.removal
 
+    @property
+    def _spread_above_bytes(self) -> int | None:
+        settings = self._settings
+        return None if settings.dask_address is None else int(settings.spread_mib * 2**20)
+
     async def _make_spec(self, cluster: ClusterRecord, run: RunRecord) -> RunSpec:
         """Say all that a worker needs for a run."""
         namespace = await self.store.find_namespace(cluster.organization_id, cluster.namespace_id)
@@ -235,6 +240,7 @@ class App:
             ),
             lease_number=_lease_number(run),
             result=run.result,
+            spread_above_bytes=self._spread_above_bytes,
             trace=self.tracing.link(),
         )
 

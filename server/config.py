@@ -90,6 +90,12 @@ class Settings(BaseSettings):
     dask_address: str | None = Field(
         None, description="scheduler of a Dask cluster to use; unset: workers of its own"
     )
+    spread_mib: float = Field(
+        1024.0,
+        ge=0,
+        description="with dask_address: k-means on vectors of more MiB than this takes all workers "
+        "that are free",
+    )
     lease_s: float = Field(
         30.0, gt=0, description="seconds until a silent server's run is taken over"
     )

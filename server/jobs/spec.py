@@ -55,6 +55,9 @@ class RunSpec:
         Of the attempt: what it writes gives way to that of a later one.
     result : RunResult or None
         What was committed; set once the run only needs to be published.
+    spread_above_bytes : int or None
+        Vectors that take more are clustered by k-means on several workers of a Dask cluster; None
+        where there is none.
     trace : TraceLink or None
         Where the run's spans go; None while nothing is traced.
     """
@@ -78,6 +81,7 @@ class RunSpec:
     assignment_threshold: float = DEFAULT_ASSIGNMENT_THRESHOLD
     lease_number: int = 1
     result: RunResult | None = None
+    spread_above_bytes: int | None = None
     trace: TraceLink | None = None
 
 

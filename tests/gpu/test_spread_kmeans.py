@@ -1,4 +1,4 @@
-"""k-means over parts: the same as on one machine, whoever keeps the parts, and when some are lost."""
+"""k-means over parts: as on one machine, whoever keeps the parts, and when some are lost."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def open_file(path: str):
     return Path(path).open("rb")
 
 
-def write(folder: Path, points: np.ndarray, n_files: int = 2, row_group_rows: int = 500) -> list[str]:
+def write(
+    folder: Path, points: np.ndarray, n_files: int = 2, row_group_rows: int = 500
+) -> list[str]:
     """Write rows as exports are: some files, each of several row groups."""
     paths = []
     for number, rows in enumerate(np.array_split(points, n_files)):

@@ -16,7 +16,7 @@ from gpu import groups, layout, sampling, vectors
 from gpu.backend import Backend
 from gpu.clustering import fit
 from gpu.errors import InvalidVectorsError
-from gpu.kmeans import cuml_tolerance, _mean_variance
+from gpu.kmeans import _mean_variance, cuml_tolerance
 from gpu.metrics import quality
 from gpu.params import NOISE, KMeansParams
 from gpu.sampling import assign_rest

@@ -20,6 +20,7 @@ from server.jobs.stages.describing import describe
 from server.jobs.stages.loading import Documents
 from server.jobs.stages.measuring import method_figures
 from server.jobs.stages.spaces import Space, Spaces, make_spaces
+from server.jobs.stages.spreading import sample_that_fits, spread_kmeans
 from server.jobs.stages.work import Array, Partition, Work
 from server.results.groups import Group
 
@@ -76,9 +77,9 @@ def find_groups(work: Work, documents: Documents) -> Found:
     with work.clock.stage("preprocess") as stage:
         n_clusters = getattr(parsed.params, "n_clusters", None)
         spaces = make_spaces(work, documents, n_clusters, seed)
-        samples = [_prepare(work, space, seed, stage) for space in spaces.spaces]
+        samples = [_prepare(work, space, parsed.params, seed, stage) for space in spaces.spaces]
     with work.clock.stage("cluster", _announcement(work, samples)) as stage:
-        fitted = [_fit(work, sample, parsed.params, stage) for sample in samples]
+        fitted = [_fit(work, documents, sample, parsed.params, stage) for sample in samples]
         stage.message = f"{sum(each.first_level.n_clusters for each in fitted)} groups"
     with work.clock.stage("summarize") as stage:
         partitions = [
@@ -94,14 +95,17 @@ def _announcement(work: Work, samples: list[_Sample]) -> str:
     return f"{work.config.clustering_method} on {len(samples[0].rows):,} documents{times}"
 
 
-def _prepare(work: Work, space: Space, seed: int, stage: StageTeller) -> _Sample:
-    """Draw the sample, where one is asked for, and run the preprocessing steps on it."""
+def _prepare(work: Work, space: Space, params: Params, seed: int, stage: StageTeller) -> _Sample:
+    """Draw the sample, where one is wanted, and run the preprocessing steps on it."""
     n_rows = len(space.vectors)
     rows = np.arange(n_rows, dtype=np.int64)
-    if work.config.sample_size is not None:
-        rows = sampling.sample_rows(n_rows, work.config.sample_size, seed)
-    points = space.vectors if len(rows) == n_rows else space.vectors[rows]
     steps = parse_steps(work.config.preprocessing_steps)
+    size = work.config.sample_size
+    if size is None and not steps:
+        size = sample_that_fits(work, space.vectors.shape, params, stage)
+    if size is not None:
+        rows = sampling.sample_rows(n_rows, size, seed)
+    points = space.vectors if len(rows) == n_rows else space.vectors[rows]
     if not steps:
         return _Sample(rows, points, space.metric)
     prepared = preprocess.apply_steps(
@@ -115,7 +119,9 @@ def _prepare(work: Work, space: Space, seed: int, stage: StageTeller) -> _Sample
     return _Sample(rows, prepared.vectors, prepared.metric)
 
 
-def _fit(work: Work, sample: _Sample, params: Params, stage: StageTeller) -> _Fitted:
+def _fit(
+    work: Work, documents: Documents, sample: _Sample, params: Params, stage: StageTeller
+) -> _Fitted:
     def fit(points: Array, progress: Callable[[float], None] | None = None) -> Clustering:
         return clustering.fit(
             points,
@@ -126,7 +132,8 @@ def _fit(work: Work, sample: _Sample, params: Params, stage: StageTeller) -> _Fi
             progress=progress,
         )
 
-    found = fit(sample.points, stage.share)
+    shape = sample.points.shape
+    found = spread_kmeans(work, documents, shape, params, stage) or fit(sample.points, stage.share)
     stage.device, stage.device_reason = found.device, found.device_reason
     work.warnings += found.notes
     if not work.config.hierarchical:

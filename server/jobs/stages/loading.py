@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gpu import device_frames, frames
 from gpu.errors import TooFewPointsError
-from gpu.memory import estimate
+from gpu.memory import estimate, free_bytes
 from gpu.params import parse_params
 from gpu.vectors import is_angular, unit_rows
 from server.export.filters import parse_filter
@@ -21,6 +21,9 @@ from server.export.seal import DamagedExportError, moved, seal, sealed
 from server.jobs.spec import StageTeller
 from server.jobs.stages.work import Array, Work
 from server.results.artifacts import RunFolder
+
+MEMORY_SHARE = 0.6
+"""Of what is free, so much the vectors of a run on a Dask cluster may take of a worker."""
 
 ID_COLUMNS = ["source_collection_id", "source_document_id"]
 
@@ -127,11 +130,20 @@ def _load_blocks(work: Work, exported: ExportReport) -> tuple[Array, ...]:
         fit = estimate(config.clustering_method, n_clustered, n_dims, params, "gpu")
         return 4 * n_points * n_dims + fit
 
+    if _is_beyond_memory(work, exported):
+        disk = Path(exported.files[0]).parent
+        return (frames.load_vectors(exported.files, exported.columns[0], disk),)
     loaded = device_frames.load_for(
         exported.files, exported.columns[0], work.spec.device, needed_bytes
     )
     work.warnings += loaded.notes
     return (loaded.vectors,)
+
+
+def _is_beyond_memory(work: Work, exported: ExportReport) -> bool:
+    """Whether the vectors are better kept on the disk: on a cluster a run may be that large."""
+    n_bytes = 4 * exported.n_documents * sum(exported.n_dims.values())
+    return work.spec.spread_above_bytes is not None and n_bytes > MEMORY_SHARE * free_bytes("cpu")
 
 
 def _only_directions_matter(work: Work) -> bool:

@@ -13,6 +13,7 @@ from server.export.filters import parse_filter
 from server.export.pushdown import push_down
 from server.export.sources import stored_spellings
 from server.jobs.sources import SourceCollection
+from server.jobs.stages.spreading import may_go_beyond
 from server.jobs.stages.work import Work
 from server.qdrant.client import qdrant_errors
 from server.qdrant.schema import describe
@@ -31,6 +32,8 @@ def require_room(work: Work) -> None:
     """
     spec, config = work.spec, work.spec.definition.vector_config
     if config is None or spec.assign_to is not None or spec.within is not None:
+        return
+    if may_go_beyond(work):  # Then the fit itself sees how it gets along.
         return
     counts = [_usable(work, source) for source in work.plan.sources]
     known = [count for count in counts if count is not None]

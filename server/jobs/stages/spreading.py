@@ -19,14 +19,15 @@ from gpu.backend import Backend, choose_backend
 from gpu.clustering import Clustering, require_memory
 from gpu.errors import DeviceError, DeviceMemoryError, HostMemoryError
 from gpu.params import KMeansParams, Params
-from gpu.parts import PartSource, cut_parts
+from gpu.parts import PartSource, cut_parts, suitable_part_bytes
 from gpu.vectors import is_angular
+from server.export.rows import vector_columns
 from server.jobs.engine import cluster_client
 from server.jobs.fitness import GPU
 from server.jobs.spec import StageTeller
 from server.jobs.stages.loading import Documents
 from server.jobs.stages.work import Work
-from server.results.artifacts import EXPORT
+from server.results.storage import EXPORT
 
 SAFE_SHARE = 0.8
 """Of the documents that would just fit, so many are taken: others take memory meanwhile."""
@@ -65,7 +66,8 @@ def spread_kmeans(
     if why is None:
         return None
     urls = [work.folder.file_url(f"{EXPORT}/{Path(path).name}") for path in documents.files]
-    sources = cut_parts(urls, work.vector_column, open_url)
+    (column,) = vector_columns(1)
+    sources = cut_parts(urls, column, open_url, suitable_part_bytes(*shape))
     setting = distributed.Setting(cluster_client(), open_url, stage.say)
     backend = choose_backend(work.spec.device)
     if len(sources) < 2 or not distributed.free_workers(
