@@ -39,7 +39,7 @@ fuzz: $(READY) ## Send random requests and filters for some minutes; EXAMPLES fo
 	SHOAL_FUZZ_EXAMPLES=$(or $(EXAMPLES),1000) $(BIN)/python -m pytest -n 2 -q tests/server/api/test_fuzz.py
 
 faults: $(READY) ## Kill, stop, fill and silence what runs need, at each stage; ends with a table
-	$(BIN)/python -m pytest -m faults -n 2 -q tests/faults
+	$(BIN)/python -m pytest -m faults -n 2 -q tests/faults tests/server/dask_cluster
 
 # `make load SECONDS=600` looks for memory that grows.
 SECONDS ?= 20

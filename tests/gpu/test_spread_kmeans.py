@@ -174,7 +174,7 @@ def test_bad_input_is_told(tmp_path: Path) -> None:
     with pytest.raises(InvalidVectorsError, match="not finite"):
         spread(sources_of(tmp_path / "bad", points), KMeansParams(n_clusters=5))
     with pytest.raises(InvalidVectorsError, match="no column 'other'"):
-        cut_parts([sources[0].url], "other", open_file)
+        cut_parts([sources[0].url], "other", open_file, PART_BYTES)
 
 
 @pytest.mark.parametrize(("n_points", "largest"), [(1, 1.0), (10**9, 1e6), (5, 1e-12), (3, 0.0)])
