@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 UP_WITHIN_S = 60.0
@@ -27,10 +27,13 @@ class DaskProcesses:
     ----------
     folder : Path
         For logs and what workers keep.
+    tls : mapping of str to str, or None
+        Variables by which Dask finds certificates; then it speaks nothing but TLS.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tls: Mapping[str, str] | None = None) -> None:
         self._folder = folder
+        self._tls = dict(tls or {})
         self._port = _free_port()
         self._scheduler: subprocess.Popen[bytes] | None = None
         self._workers: list[subprocess.Popen[bytes]] = []
@@ -38,13 +41,14 @@ class DaskProcesses:
     @property
     def address(self) -> str:
         """Where the scheduler listens."""
-        return f"tcp://127.0.0.1:{self._port}"
+        return f"{'tls' if self._tls else 'tcp'}://127.0.0.1:{self._port}"
 
     def start_scheduler(self) -> None:
         """Start the scheduler, on the same port each time, and wait until it answers."""
         self._scheduler = self._start(
-            "scheduler", "--host", "127.0.0.1", "--port", str(self._port), "--no-dashboard"
-        )
+            "scheduler", "--protocol", self.address.partition(":")[0], "--host", "127.0.0.1",
+            "--port", str(self._port), "--no-dashboard",
+        )  # fmt: skip
         deadline = time.monotonic() + UP_WITHIN_S
         while True:
             with (
@@ -98,6 +102,7 @@ class DaskProcesses:
                 stdin=subprocess.DEVNULL,
                 env={
                     **os.environ,
+                    **self._tls,
                     # Functions of tests are imported where they run.
                     "PYTHONPATH": os.pathsep.join(filter(None, [python_path, *_IMPORTED_FROM])),
                     "OMP_NUM_THREADS": "1",
@@ -125,9 +130,11 @@ def _free_port() -> int:
 
 
 @contextlib.contextmanager
-def dask_processes(folder: Path, n_workers: int, *flags: str) -> Iterator[DaskProcesses]:
+def dask_processes(
+    folder: Path, n_workers: int, *flags: str, tls: Mapping[str, str] | None = None
+) -> Iterator[DaskProcesses]:
     """Run a scheduler and workers while the block is open."""
-    processes = DaskProcesses(folder)
+    processes = DaskProcesses(folder, tls)
     try:
         processes.start_scheduler()
         for _ in range(n_workers):

@@ -358,8 +358,9 @@ class Engine:
                 client = self._client
                 cluster = Cluster.from_identity(await client.scheduler.identity())
                 await self._compare_versions(client, cluster)
-            except (OSError, ValueError, AttributeError) as error:
-                # AttributeError: a client that has lost its scheduler has none.
+            except (OSError, ValueError, TypeError, AttributeError) as error:
+                # TypeError: of tls:// without certificates. AttributeError: a client that has
+                # lost its scheduler has none.
                 raise ClusterAwayError(f"{self._silence()} ({error})") from error
         if (fault := unfitness(cluster, self._settings.device)) is not None:
             raise ClusterAwayError(f"the Dask cluster at {self._settings.address} {fault}")
@@ -386,9 +387,12 @@ class Engine:
     async def _connect(self, to: LocalCluster | str | None) -> Client:
         with warnings.catch_warnings():  # We compare versions ourselves, and in words.
             warnings.simplefilter("ignore", VersionMismatchWarning)
-            client = await Client(
-                to, asynchronous=True, set_as_default=False, timeout=CONNECT_TIMEOUT_S
-            )
+            client = Client(to, asynchronous=True, set_as_default=False, timeout=CONNECT_TIMEOUT_S)
+            try:
+                await client
+            except BaseException:
+                await client.close(timeout=CONNECT_TIMEOUT_S)
+                raise
         client.subscribe_topic(self._topic, self._on_event)
         if self._is_abroad:
             client.subscribe_topic("all", self._on_cluster_event)

@@ -7,7 +7,7 @@ import pytest
 
 from gpu import frames
 from gpu.errors import InvalidVectorsError
-from gpu.frames import load_vectors
+from gpu.frames import load_row_groups, load_vectors
 
 ROWS = np.arange(60, dtype=np.float32).reshape(20, 3)
 
@@ -126,3 +126,24 @@ def test_no_files_and_no_rows_are_refused(tmp_path):
         load_vectors([], "v")
     with pytest.raises(InvalidVectorsError, match="holds no vectors"):
         load_vectors([empty], "v")
+
+
+def test_a_matrix_on_the_disk_is_an_array_like_any_other_and_leaves_no_file(tmp_path):
+    rows = np.random.default_rng(1).normal(size=(50, 8)).astype(np.float32)
+    path = write(tmp_path / "a.parquet", v=fixed(rows))
+    (tmp_path / "disk").mkdir()
+    loaded = load_vectors([path, path], "v", tmp_path / "disk")
+    assert type(loaded) is np.ndarray
+    np.testing.assert_array_equal(loaded, np.concatenate([rows, rows]))
+    assert list((tmp_path / "disk").iterdir()) == []
+    loaded[3] = 1
+    assert loaded[3].sum() == 8
+
+
+def test_row_groups_are_loaded_from_an_open_file(tmp_path):
+    rows = np.random.default_rng(1).normal(size=(20, 4)).astype(np.float32)
+    path = write(tmp_path / "a.parquet", v=fixed(rows))
+    with open(path, "rb") as file:
+        np.testing.assert_array_equal(load_row_groups(file, [1, 2], "v"), rows[7:])
+    with open(path, "rb") as file, pytest.raises(InvalidVectorsError, match="no column 'w'"):
+        load_row_groups(file, [0], "w")

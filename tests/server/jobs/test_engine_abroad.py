@@ -10,8 +10,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import dask
 import pytest
 import pytest_asyncio
+from certificates import Authority
 from dask_processes import DaskProcesses, dask_processes
 
 from server.jobs.engine import (
@@ -236,6 +238,31 @@ class TestOfItsOwn:
             processes.start_worker(python_path=str(tmp_path / "old"))
             with pytest.raises(NoWorkerError, match=r"worker tcp://\S+ has shoal 0\.0\.9 \(here "):
                 await connected(processes)
+
+    async def test_tls_is_what_dasks_own_settings_say(self, tmp_path: Path) -> None:
+        authority = Authority(tmp_path / "tls")
+        one = authority.sign("127.0.0.1", to="cluster")
+        files = {"ca-file": str(authority.certificate)}
+        for role in ("scheduler", "worker", "client"):
+            files[f"{role}.cert"], files[f"{role}.key"] = (
+                str(one.certificate), str(one.private_key)
+            )  # fmt: skip
+        prefix = "DASK_DISTRIBUTED__COMM__TLS__"
+        variables = {
+            prefix + name.upper().replace(".", "__").replace("-", "_"): file
+            for name, file in files.items()
+        }
+        with dask_processes(tmp_path, 1, tls=variables) as processes:
+            with pytest.raises(NoWorkerError, match="no Dask scheduler answers at tls://"):
+                await Engine(EngineSettings(address=processes.address)).start()
+            # As the same variables do in a server's process.
+            with dask.config.set({f"distributed.comm.tls.{name}": f for name, f in files.items()}):
+                engine = await connected(processes, n_workers=1)
+                try:
+                    pid = await engine.run("run_tls", tell_process, None, lambda report: None)
+                    assert pid != os.getpid()
+                finally:
+                    await engine.close()
 
     async def test_a_scheduler_that_went_is_told_and_found_again(self, tmp_path: Path) -> None:
         with dask_processes(tmp_path, 1) as processes:
