@@ -15,6 +15,31 @@ FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader
 WAIT_MS = 100_000
 """A busy machine draws slowly without a graphics card."""
 
+# Text and what it stands on, for everything that is shown.
+CONTRASTS = """() => {
+  const parse = (c) => c.match(/[\\d.]+/g).map(Number);
+  const light = (c) => parse(c).slice(0, 3).map((v) => v / 255)
+    .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = (e) => {
+    for (; e; e = e.parentElement) {
+      const c = getComputedStyle(e).backgroundColor;
+      if (parse(c)[3] !== 0) return c;
+    }
+  };
+  const found = [];
+  for (const e of document.querySelectorAll("body *:not(script):not(style):not(noscript)")) {
+    const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+    if (!own || !e.checkVisibility()) continue;
+    const { color, fill } = getComputedStyle(e);
+    const [a, b] = [light(e.closest("svg") ? fill : color), light(ground(e))].sort((p, q) => q - p);
+    found.push([(a + 0.05) / (b + 0.05), e.textContent.trim().slice(0, 40)]);
+  }
+  return found;
+}"""
+AA = 4.5
+"""Least contrast of a text by WCAG 2, level AA."""
+
 
 @dataclass
 class Opened:

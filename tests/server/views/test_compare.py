@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+from browser import AA, CONTRASTS
 
 from server.views.compare import MOST_FLOW_GROUPS, Side, compare, comparison_page
 from tests.server.views.conftest import Open
@@ -83,6 +84,9 @@ def test_many_groups_are_drawn_as_some_and_others(open_page: Open):
     assert "0.500" in opened.text("main")
     assert evil in opened.text("main")
     assert opened.page.evaluate("window.hacked") is None
+    for _ in range(2):
+        assert [each for each in opened.page.evaluate(CONTRASTS) if each[0] < AA] == []
+        opened.page.click("#theme")
     assert opened.complaints == []
 
 

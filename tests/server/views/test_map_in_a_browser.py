@@ -2,44 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from browser import AA, CONTRASTS
 
 from server.results.maps import thin
 from server.views.colors import DARK, LIGHT
 from server.views.map import NO_GROUP, MapData, map_page
 from tests.server.views.conftest import Open, Opened, map_of, small_map
 
-# Text and what it stands on, for everything that is shown.
-CONTRASTS = """() => {
-  const parse = (c) => c.match(/[\\d.]+/g).map(Number);
-  const light = (c) => parse(c).slice(0, 3).map((v) => v / 255)
-    .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const ground = (e) => {
-    for (; e; e = e.parentElement) {
-      const c = getComputedStyle(e).backgroundColor;
-      if (parse(c)[3] !== 0) return c;
-    }
-  };
-  const found = [];
-  for (const e of document.querySelectorAll("body *:not(script):not(style):not(noscript)")) {
-    const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
-    if (!own || !e.checkVisibility() || e.closest("svg")) continue;
-    const [a, b] = [light(getComputedStyle(e).color), light(ground(e))].sort((p, q) => q - p);
-    found.push([(a + 0.05) / (b + 0.05), e.textContent.trim().slice(0, 40)]);
-  }
-  return found;
-}"""
-AA = 4.5
 FOCUSED = "document.activeElement.id || document.activeElement.textContent"
 
 
@@ -55,13 +32,6 @@ def at_point(opened: Opened, data: MapData, row: int) -> tuple[float, float]:
         [x, y],
     )
     return place[0], place[1]
-
-
-def keep_screenshot(opened: Opened, name: str) -> None:
-    """Keep a picture for the docs where the tester names a folder for it."""
-    folder = os.environ.get("SHOAL_TEST_SCREENSHOTS")
-    if folder:
-        opened.page.screenshot(path=Path(folder) / name, type="jpeg", quality=70)
 
 
 SMALL = small_map()
@@ -91,13 +61,11 @@ def test_twenty_thousand_real_documents_open_offline(
     assert opened.complaints == []
     assert [url.split("/")[-1] for url in opened.requests] == ["page.html"]
     assert "20,000 documents in 58 groups" in opened.text("header")
-    keep_screenshot(opened, "map-light.jpg")
     opened.page.fill("#search", "python")
     opened.page.wait_for_selector("#hit-list button")
     expected = sum("python" in d.title.lower() for d in debian_map.documents)
     assert f"{expected:,} documents" in opened.text("#found")
     opened.page.click("#theme")
-    keep_screenshot(opened, "map-dark-search.jpg")
     assert opened.complaints == []
 
 

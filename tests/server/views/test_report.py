@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from browser import AA, CONTRASTS
 
 from server.views.report import build_report, report_page
 from server.views.tree_bars import tree_bars
@@ -135,6 +136,18 @@ def test_a_report_opens_offline_and_draws_its_charts(open_page: Open):
     ground = opened.page.evaluate("document.getElementById('chart-0').layout.paper_bgcolor")
     assert ground == "#121214"
     assert opened.complaints == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_of_a_report_has_contrast(open_page: Open, scheme: str):
+    opened = open_page(report_page(build_report(cluster(), execution(), {})), scheme)
+
+    found = opened.page.evaluate(CONTRASTS)
+
+    assert len(found) > 100
+    assert [each for each in found if each[0] < AA] == []
+    opened.page.keyboard.press("Tab")
+    assert opened.page.evaluate("document.activeElement.id") == "theme"
 
 
 def test_bars_of_a_tree_lie_within_their_parents():
