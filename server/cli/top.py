@@ -68,7 +68,9 @@ def _look(connection: Connection) -> Seen:
     waiting = tasks(QUEUED, include_workers=True)
     running = [task for status in ACTIVE for task in tasks(status).results]
     # The queue takes the oldest first, lists begin with the newest.
-    return running, list(reversed(waiting.results)), list(waiting.workers), waiting.total_count
+    n_newer = waiting.total_count - MOST_SHOWN
+    queue = tasks(QUEUED, offset=n_newer).results if n_newer > 0 else waiting.results
+    return running, list(reversed(queue)), list(waiting.workers), waiting.total_count
 
 
 def _as_json(seen: Seen) -> dict[str, Any]:
