@@ -157,7 +157,7 @@ def stage_members(
         policy=policy,
         should_stop=should_stop,
     )
-    late = LateNames(members, names)
+    late = LateNames(members, names, output.name)
     member_bytes = member_sizes(members, n_dims if vectors is not None else None)
     batches = (
         member_points(late.table_for(rows), rows, output.name, vectors, vector_rows)
@@ -170,6 +170,7 @@ def stage_members(
         n_written += n_points
         if progress is not None:
             progress(n_written, len(members))
+    late.prepare()
     return late
 
 
@@ -207,7 +208,7 @@ def stage_groups(
     policy = policy or RetryPolicy()
     name = output.generation
     rename_members(
-        client, name, output.name, staged.changed(groups),
+        client, name, staged, groups,
         policy=policy, should_stop=should_stop, n_in_flight=n_in_flight,
     )  # fmt: skip
     sizes = [512 + (0 if group.centroid is None else group.centroid.nbytes) for group in groups]

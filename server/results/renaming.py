@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from qdrant_client import QdrantClient
@@ -27,6 +29,7 @@ from server.results.writes import (
 )
 
 LABEL = "cluster_label"
+_KEYS = ("source_collection_id", "source_document_id", "cluster_id")
 
 
 Names = Callable[[], Sequence[Group] | None]
@@ -42,12 +45,16 @@ class LateNames:
     members : pa.Table
         Of `members_table`, under the names from the start.
     names : callable
+    output_name : str
+        What the ids of the members' documents are made with.
     """
 
     members: pa.Table
     names: Names
+    output_name: str
     _n_early: int = 0
     _named: pa.Table | None = field(default=None, repr=False)
+    _selectors: dict[int, bytes] = field(default_factory=dict, repr=False)
 
     def table_for(self, rows: slice) -> pa.Table:
         """Give the table to make documents of some rows from; ask in the order of the rows."""
@@ -59,27 +66,53 @@ class LateNames:
             self._named = with_names(self.members, groups)
         return self._named
 
-    def changed(self, groups: Sequence[Group]) -> pa.Table:
-        """Give the rows whose documents were made under another name, with the final one."""
-        early = self.members.slice(0, self._n_early)
-        named = with_names(early, groups)
-        return named.filter(pc.not_equal(early[LABEL], named[LABEL]))
+    def prepare(self) -> None:
+        """Make the ids of documents that may have to be told a name, until those are known."""
+        for piece in _of_one_group(self._early):
+            if self.names() is not None:
+                return
+            self._selectors[piece.start] = self._selector(piece)
+
+    def requests(self, collection: str, groups: Sequence[Group]) -> Iterator[pb.SetPayloadPoints]:
+        """Tell the final names to the documents that were made under others."""
+        final = with_names(self._early, groups)[LABEL]
+        for piece in _of_one_group(self._early):
+            label = final[piece.start].as_py()
+            if label == self.members[LABEL][piece.start].as_py():
+                continue
+            selector = self._selectors.get(piece.start) or self._selector(piece)
+            yield pb.SetPayloadPoints(
+                collection_name=collection,
+                wait=True,
+                payload={LABEL: pb.Value(string_value=label)},
+                points_selector=pb.PointsSelector.FromString(selector),
+            )
+
+    @property
+    def _early(self) -> pa.Table:
+        return self.members.slice(0, self._n_early)
+
+    def _selector(self, rows: slice) -> bytes:
+        """Choose the documents of some rows; as bytes, since millions of ids may wait."""
+        part = self.members.slice(rows.start, rows.stop - rows.start)
+        keys = zip(*(part[name].to_pylist() for name in _KEYS), strict=True)
+        ids = [pb.PointId(uuid=document_id(self.output_name, "member", *key)) for key in keys]
+        return pb.PointsSelector(points=pb.PointsIdsList(ids=ids)).SerializeToString()
 
 
 def rename_members(
     client: QdrantClient,
     collection: str,
-    output_name: str,
-    members: pa.Table,
+    staged: LateNames,
+    groups: Sequence[Group],
     *,
     policy: RetryPolicy,
     should_stop: ShouldStop,
     n_in_flight: int = N_IN_FLIGHT,
 ) -> None:
-    """Write the labels of some members into their documents."""
+    """Write the final names into documents that were made before they were known."""
 
-    def write(part: pa.Table) -> None:
-        request = _request(collection, output_name, part)
+    def write(request: pb.SetPayloadPoints) -> None:
         repeat_passing(
             lambda: client.grpc_points.SetPayload(request, timeout=WRITE_TIMEOUT_S),
             collection=collection,
@@ -87,9 +120,8 @@ def rename_members(
             should_stop=should_stop,
         )
 
-    for _ in write_all(
-        _of_one_name(members), write, n_in_flight=n_in_flight, should_stop=should_stop
-    ):
+    requests = staged.requests(collection, groups)
+    for _ in write_all(requests, write, n_in_flight=n_in_flight, should_stop=should_stop):
         pass
 
 
@@ -104,29 +136,11 @@ def with_names(members: pa.Table, groups: Sequence[Group]) -> pa.Table:
     )
 
 
-def _of_one_name(members: pa.Table) -> Iterator[pa.Table]:
-    """Cut rows, which lie group by group, into pieces of one label that fit a request."""
-    encoded = members[LABEL].combine_chunks().dictionary_encode()
-    codes = encoded.indices.to_pylist()
-    start = 0
-    for row in range(1, len(codes) + 1):
-        is_full = row - start == MAX_BATCH_ROWS
-        if row == len(codes) or codes[row] != codes[start] or is_full:
-            yield members.slice(start, row - start)
-            start = row
-
-
-def _request(collection: str, output_name: str, part: pa.Table) -> pb.SetPayloadPoints:
-    keys = zip(
-        part["source_collection_id"].to_pylist(),
-        part["source_document_id"].to_pylist(),
-        part["cluster_id"].to_pylist(),
-        strict=True,
-    )
-    ids = [pb.PointId(uuid=document_id(output_name, "member", *key)) for key in keys]
-    return pb.SetPayloadPoints(
-        collection_name=collection,
-        wait=True,
-        payload={LABEL: pb.Value(string_value=part[LABEL][0].as_py())},
-        points_selector=pb.PointsSelector(points=pb.PointsIdsList(ids=ids)),
-    )
+def _of_one_group(members: pa.Table) -> Iterator[slice]:
+    """Cut rows, which lie group by group, into pieces of one group that fit a request."""
+    groups = members["cluster_id"].combine_chunks().dictionary_encode()
+    codes = groups.indices.to_numpy(zero_copy_only=False)
+    edges = [0, *(np.flatnonzero(codes[1:] != codes[:-1]) + 1).tolist(), len(codes)]
+    for start, stop in pairwise(edges):
+        for first in range(start, stop, MAX_BATCH_ROWS):
+            yield slice(first, min(first + MAX_BATCH_ROWS, stop))

@@ -154,9 +154,15 @@ def test_names_that_come_between_two_batches_are_in_the_later_ones(
     late = renamed(groups_of(1))
     known = []
     told = []
-    request = renaming._request
-    monkeypatch.setattr(renaming, "_request", lambda *a: told.append(len(a[-1])) or request(*a))
     n_members = 5_000
+    requests = renaming.LateNames.requests
+
+    def noted(staged, collection, groups):
+        for request in requests(staged, collection, groups):
+            told.append(len(request.points_selector.points.ids))
+            yield request
+
+    monkeypatch.setattr(renaming.LateNames, "requests", noted)
 
     stage(
         client,
