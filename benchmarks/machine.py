@@ -138,6 +138,13 @@ def write_result(
     path.write_text(json.dumps(body, indent=2) + "\n")
 
 
+def debian_rows(folder: Path) -> int:
+    """Say how many embeddings the file has."""
+    import pyarrow.parquet as pq
+
+    return int(pq.ParquetFile(folder / "debian_packages.parquet").metadata.num_rows)
+
+
 def debian_vectors(folder: Path, n_rows: int) -> np.ndarray:
     """Read the first sentence embeddings of the Debian catalogue.
 

@@ -102,16 +102,22 @@ def condense(tree: SpanningTree, min_cluster_size: int) -> CondensedTree:
     edges["next_node"] = tree.right[by_weight]
     edges["distance"] = tree.weight[by_weight]
     rows = _condense_tree(make_single_linkage(edges), min_cluster_size)
-
-    # One row for each child, a point or, numbered after all points, a cluster.
-    n_points = len(edges) + 1
-    row_parent, row_lambda, row_size = (
-        rows["parent"] - n_points,
-        rows["value"],
-        rows["cluster_size"],
+    return from_rows(
+        len(edges) + 1, rows["parent"], rows["child"], rows["value"], rows["cluster_size"]
     )
-    is_point = rows["child"] < n_points
-    cluster = rows["child"][~is_point] - n_points
+
+
+def from_rows(
+    n_points: int,
+    parents: NDArray[np.int64],
+    children: NDArray[np.int64],
+    row_lambda: NDArray[np.float64],
+    row_size: NDArray[np.int64],
+) -> CondensedTree:
+    """Build the tree from one row for each child: a point or, numbered after them, a cluster."""
+    row_parent = parents - n_points
+    is_point = children < n_points
+    cluster = children[~is_point] - n_points
     n_clusters = 1 + len(cluster)
 
     parent = np.zeros(n_clusters, dtype=np.int64)
@@ -128,8 +134,8 @@ def condense(tree: SpanningTree, min_cluster_size: int) -> CondensedTree:
 
     point_cluster = np.empty(n_points, dtype=np.int64)
     point_lambda = np.empty(n_points)
-    point_cluster[rows["child"][is_point]] = row_parent[is_point]
-    point_lambda[rows["child"][is_point]] = row_lambda[is_point]
+    point_cluster[children[is_point]] = row_parent[is_point]
+    point_lambda[children[is_point]] = row_lambda[is_point]
     return CondensedTree(
         parent=parent,
         birth=birth,
@@ -138,6 +144,20 @@ def condense(tree: SpanningTree, min_cluster_size: int) -> CondensedTree:
         death=death,
         point_cluster=point_cluster,
         point_lambda=point_lambda,
+    )
+
+
+def selected_as(
+    condensed: CondensedTree, labels: NDArray[np.int32], params: HdbscanParams
+) -> NDArray[np.int64]:
+    """Find the cluster that each group of another's selection stands for, by common points."""
+    chosen, _ = select_groups(condensed, params)
+    return np.array(
+        [
+            np.bincount(np.maximum(chosen[labels == group], ROOT)).argmax()
+            for group in range(int(labels.max(initial=NOISE)) + 1)
+        ],
+        dtype=np.int64,
     )
 
 

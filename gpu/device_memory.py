@@ -18,6 +18,8 @@ COPIES = 2
 BASE_BYTES = 256 << 20
 """Blocks of rows of our own (four of `gpu.vectors.DEVICE_BLOCK_BYTES`), library buffers."""
 
+_DESCENT_DEGREE = 64
+
 _TILE_ROWS, _TILE_COLUMNS = 512, 1 << 18
 """Part of the matrix of distances that cuVS's exact neighbour search holds at a time."""
 
@@ -56,5 +58,9 @@ def _hdbscan_bytes(n_points: int, params: HdbscanParams) -> int:
     # Indices (8) and distances (4) of the neighbours; the graph both ways with rows, columns
     # (8 each) and weights (4), while it is made symmetric twice.
     graph = n_points * neighbours * (12 + 2 * 2 * 20)
+    if params.approx_min_span_tree:
+        # NN-descent: half-precision rows are beside (cuVS), two graphs of ids and distances.
+        degree = max(_DESCENT_DEGREE, neighbours)
+        return graph + n_points * degree * (3 * 8) + n_points * 256
     tile = _TILE_ROWS * min(n_points, _TILE_COLUMNS) * FLOAT
     return graph + tile + n_points * 256  # Spanning tree, hierarchy, labels.

@@ -20,7 +20,14 @@ from numpy.typing import NDArray
 from gpu.backend import Backend, device_memory_errors
 from gpu.boruvka import approximate_tree, boruvka_tree
 from gpu.clustering import Clustering, Progress, renumber_by_size
-from gpu.condensed_tree import CondensedTree, condense, outline, select_groups
+from gpu.condensed_tree import (
+    CondensedTree,
+    condense,
+    from_rows,
+    outline,
+    select_groups,
+    selected_as,
+)
 from gpu.errors import TooFewPointsError, UnsupportedOnDeviceError
 from gpu.manhattan_distances import ManhattanDistances
 from gpu.memory import estimate, free_bytes
@@ -41,6 +48,9 @@ APPROXIMATE_FROM = {"cpu": 100_000, "gpu": 500_000}
 
 On two cores and 384 dimensions the exact tree takes some 80 s there, the approximate one 4 s.
 """
+
+NN_DESCENT_DEGREE = 64
+"""Neighbours of each point in cuML's approximate graph, its own default."""
 
 _MATRIX_SHARE = 0.5
 """Share of the free memory that the matrix of distances may take."""
@@ -88,8 +98,9 @@ def hdbscan(
     Returns
     -------
     Clustering
-        `strength` is the membership strength, 0 for noise. On the CPU `details` has
-        ``spanning_tree`` ("dense", "blocks" or "approximate") and ``condensed_tree`` (its outline).
+        `strength` is the membership strength, 0 for noise. `details` has ``spanning_tree``
+        ("dense", "blocks" or "approximate"; on the GPU "exact" or "approximate") and
+        ``condensed_tree`` (its outline).
 
     Raises
     ------
@@ -133,7 +144,8 @@ def hdbscan(
     if n_points < params.min_cluster_size:
         labels, strength = np.full(n_points, NOISE), np.zeros(n_points)
     elif backend.device == "gpu":
-        labels, strength = _fit_on_gpu(vectors, params)
+        labels, strength, condensed = _fit_on_gpu(vectors, params)
+        details["spanning_tree"] = "approximate" if approximate else "exact"
     else:
         tree, details["spanning_tree"] = spanning_tree(
             on_host(vectors),
@@ -147,7 +159,9 @@ def hdbscan(
         labels, strength = select_groups(condensed, params)
     numbered, order = renumber_by_size(labels)
     if condensed is not None:
-        details["condensed_tree"] = outline(condensed, order)
+        on_gpu = backend.device == "gpu"
+        clusters = selected_as(condensed, numbered, params) if on_gpu else order
+        details["condensed_tree"] = outline(condensed, clusters)
     tell(1.0)
     return Clustering(
         labels=numbered,
@@ -274,7 +288,7 @@ def _notes_on_search(
     return ["Manhattan distances are always searched exactly"] if asked else []
 
 
-def _fit_on_gpu(vectors: Array, params: HdbscanParams) -> tuple[Array, Array]:
+def _fit_on_gpu(vectors: Array, params: HdbscanParams) -> tuple[Array, Array, CondensedTree | None]:
     import cupy
     from cuml.cluster import HDBSCAN
 
@@ -292,6 +306,31 @@ def _fit_on_gpu(vectors: Array, params: HdbscanParams) -> tuple[Array, Array]:
             allow_single_cluster=params.allow_single_cluster,
             metric="euclidean",
             output_type="numpy",
+            **_search_on_gpu(params),
         ).fit(points)
         # Where a group's members coincide, its strengths are infinity over infinity.
-        return model.labels_, np.nan_to_num(model.probabilities_, nan=1.0)
+        strength = np.nan_to_num(model.probabilities_, nan=1.0)
+        return model.labels_, strength, _condensed_on_gpu(model, n_points)
+
+
+def _search_on_gpu(params: HdbscanParams) -> dict[str, Any]:
+    """Give cuML's names for how neighbours are searched: all of them, or by NN-descent."""
+    if not params.approx_min_span_tree:
+        return {"build_algo": "brute_force"}
+    assert params.min_samples is not None  # Resolved.
+    # cuML wants a degree above the neighbours that it is asked for, and twice that in between.
+    degree = max(NN_DESCENT_DEGREE, params.min_samples)
+    return {
+        "build_algo": "nn_descent",
+        "build_kwds": {"nnd_graph_degree": degree, "nnd_intermediate_graph_degree": 2 * degree},
+    }
+
+
+def _condensed_on_gpu(model: Any, n_points: int) -> CondensedTree | None:
+    # The public property gives the same rows, but wants the package hdbscan around them.
+    rows = getattr(model, "_condensed_tree", None)
+    if rows is None or not len(rows):
+        return None
+    return from_rows(
+        n_points, rows["parent"], rows["child"], rows["lambda_val"], rows["child_size"]
+    )

@@ -10,7 +10,8 @@ from sklearn.cluster._hdbscan._linkage import MST_edge_dtype, make_single_linkag
 from sklearn.cluster._hdbscan._tree import tree_to_labels
 from sklearn.metrics import adjusted_rand_score
 
-from gpu.condensed_tree import OUTLINED_CLUSTERS, condense, outline, select_groups
+from gpu.clustering import renumber_by_size
+from gpu.condensed_tree import OUTLINED_CLUSTERS, condense, outline, select_groups, selected_as
 from gpu.hdbscan import spanning_tree
 from gpu.params import NOISE, HdbscanParams
 from gpu.spanning_tree import SpanningTree
@@ -153,3 +154,12 @@ def test_an_outline_has_no_number_for_what_never_ends():
     found = outline(condensed, np.empty(0, dtype=np.int64))
 
     assert found["death"] == [None]
+
+
+def test_groups_that_were_selected_elsewhere_are_found_in_the_tree():
+    tree, params = random_tree(400, 5, n_levels=1000), HdbscanParams(min_cluster_size=5)
+    condensed = condense(tree, 5)
+    numbered, order = renumber_by_size(select_groups(condensed, params)[0])
+    assert len(order) > 2
+
+    assert selected_as(condensed, numbered, params).tolist() == order.tolist()

@@ -95,3 +95,28 @@ def test_a_row_on_the_device_that_is_not_finite_is_named():
 
     with pytest.raises(InvalidVectorsError, match="first: row 17"):
         hdbscan(vectors, HdbscanParams(), backend=GPU)
+
+
+def test_approximate_neighbours_give_nearly_the_groups_of_exact_ones():
+    vectors = mixture(n_points=30_000)
+    exact = hdbscan(vectors, HdbscanParams(min_cluster_size=30), backend=GPU)
+    params = HdbscanParams(min_cluster_size=30, approx_min_span_tree=True)
+
+    found = hdbscan(vectors, params, backend=GPU)
+
+    assert adjusted_rand_score(exact.labels, found.labels) >= 0.95
+    assert found.details["spanning_tree"] == "approximate"
+    assert any(note.startswith("approximate") for note in found.notes)
+
+
+def test_the_condensed_tree_is_outlined_as_on_the_cpu():
+    vectors = mixture()
+    params = HdbscanParams(min_cluster_size=30)
+    exact = hdbscan(vectors, params, backend=CPU).details["condensed_tree"]
+
+    found = hdbscan(vectors, params, backend=GPU).details["condensed_tree"]
+
+    assert found["n_clusters"] == exact["n_clusters"]
+    assert sorted(found["size"]) == sorted(exact["size"])
+    assert sorted(found["group"]) == sorted(exact["group"])
+    assert found["parent"][0] == 0
