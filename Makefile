@@ -111,6 +111,7 @@ bench: $(READY) ## Measure against the peers; tables on screen, JSON in benchmar
 	$(BIN)/python benchmarks/writing.py
 	$(BIN)/python benchmarks/job.py
 	$(BIN)/python benchmarks/map.py
+	$(BIN)/python benchmarks/spreading.py
 	$(BIN)/python benchmarks/render.py
 
 gpu-bench: $(READY) ## Measure on the GPU, beside bare cuML; ends with a reason without one

@@ -33,7 +33,7 @@ def threads_for(array: Any) -> int | None:
 
 
 @contextmanager
-def worker_threads(n_threads: int | None = None) -> Iterator[Each]:
+def worker_threads(n_threads: int | None = None, blas: Any = None) -> Iterator[Each]:
     """Give a function that maps over a pool of threads, with BLAS held to one thread each.
 
     The limit is the process's while the context is open.
@@ -43,12 +43,12 @@ def worker_threads(n_threads: int | None = None) -> Iterator[Each]:
     n_threads : int or None
         None: one per core. With 1 the work is done in the calling thread, as is right for work
         on a GPU.
+    blas : threadpoolctl.ThreadpoolController or None
+        What `blas_libraries` found before; None: they are looked for now.
     """
-    # Finds the BLAS libraries that are loaded; imported late, with the first fit.
-    from threadpoolctl import threadpool_limits
-
     n_threads = n_threads or n_cores()
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(n_threads) as pool:
+    limit = (blas or blas_libraries()).limit(limits=1, user_api="blas")
+    with limit, ThreadPoolExecutor(n_threads) as pool:
 
         def each(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
             todo = list(items)
@@ -57,3 +57,11 @@ def worker_threads(n_threads: int | None = None) -> Iterator[Each]:
             return list(pool.map(work, todo))
 
         yield each
+
+
+def blas_libraries() -> Any:
+    """Look for the BLAS libraries that are loaded, which takes some milliseconds."""
+    # Imported late, with the first fit.
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()

@@ -24,7 +24,7 @@ from gpu.frames import load_row_groups, require_column
 from gpu.groups import squared_distances
 from gpu.lloyd import GroupSums
 from gpu.memory import free_bytes
-from gpu.parallel import Each, worker_threads
+from gpu.parallel import Each, blas_libraries, worker_threads
 from gpu.seeding import distinct_rows
 from gpu.vectors import require_finite, row_blocks, unit_rows
 
@@ -243,6 +243,7 @@ class PartKeeper:
     def __init__(self, open_file: OpenFile, angular: bool, n_threads: int | None = None) -> None:
         self._open_file, self._angular, self._n_threads = open_file, angular, n_threads
         self._parts: dict[int, Part] = {}
+        self._blas: Any = None
         self._each_now: Each = lambda work, items: [work(item) for item in items]
 
     def per_part(
@@ -254,7 +255,8 @@ class PartKeeper:
         own: Mapping[int, tuple[Any, ...]],
     ) -> dict[int, Any]:
         """Ask each of some parts the same; `own` has what only one of them is told."""
-        with worker_threads(self._n_threads) as each:
+        self._blas = self._blas or blas_libraries()  # There are many questions.
+        with worker_threads(self._n_threads, self._blas) as each:
             self._each_now = each
             return {
                 number: getattr(self._part(number, source, frame), question)(
