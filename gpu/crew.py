@@ -12,6 +12,11 @@ from typing import Any, Protocol
 from gpu.parts import Frame, PartKeeper, PartSource, Totals
 
 
+def keeper_of(number: int, n_parts: int, n_members: int) -> int:
+    """Say which member keeps a part: neighbours together, all about as many."""
+    return number * n_members // n_parts
+
+
 class MemberLostError(Exception):
     """A member does not answer any more."""
 
@@ -72,11 +77,9 @@ class Crew:
         self.frame: Frame | None = None
         self._members = list(members)
         self._on_loss = on_loss
-        share = -(-len(sources) // len(members))
-        numbers = range(len(sources))
-        self._kept = {
-            at: list(numbers[at * share : (at + 1) * share]) for at in range(len(members))
-        }
+        self._kept: dict[int, list[int]] = {at: [] for at in range(len(members))}
+        for number in range(len(sources)):
+            self._kept[keeper_of(number, len(sources), len(members))].append(number)
 
     @property
     def n_points(self) -> int:

@@ -19,7 +19,7 @@ from distributed import Client, Lock, get_worker, secede
 
 from gpu.backend import device_memory_errors
 from gpu.clustering import Clustering, renumber_by_size
-from gpu.crew import Crew, Member, MemberLostError, Oneself
+from gpu.crew import Crew, Member, MemberLostError, Oneself, keeper_of
 from gpu.errors import ClusteringError
 from gpu.frames import load_row_groups
 from gpu.kmeans import cuml_tolerance, n_starts_of
@@ -237,17 +237,18 @@ def kmeans_on_gpus(
     needed = estimate("kmeans", -(-n_points // len(workers)), n_dims, params, "gpu")
     secede()
     setting.say(f"k-means in {len(sources)} parts on the GPUs of {len(workers)} workers")
-    with Lock("shoal-kmeans-on-gpus", client=client), device_memory_errors(needed):
-        share = -(-len(sources) // len(workers))
+    with Lock("shoal-kmeans-on-gpus"), device_memory_errors(needed):
+        places = [workers[keeper_of(n, len(sources), len(workers))] for n in range(len(sources))]
         parts, moments = [], []
-        for number, source in enumerate(sources):
-            there = {"workers": [workers[number // share]], "pure": False}
+        for source, place in zip(sources, places, strict=True):
+            there = {"workers": [place], "pure": False}
             parts.append(client.submit(_load, source, setting.open_file, angular, **there))
             moments.append(client.submit(_moments, parts[-1], **there))
         frame, tolerance = _frame(client.gather(moments), n_points, params.tol)
-        for number, part in enumerate(parts):
-            there = {"workers": [workers[number // share]], "pure": False}
-            parts[number] = client.submit(_framed, part, frame, **there)
+        parts = [
+            client.submit(_framed, part, frame, workers=[place], pure=False)
+            for part, place in zip(parts, places, strict=True)
+        ]
         model = KMeans(
             client=client,
             n_clusters=params.n_clusters,

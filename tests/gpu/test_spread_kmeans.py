@@ -13,7 +13,7 @@ import pytest
 from gpu_mixtures import mixture
 
 from gpu.backend import Backend
-from gpu.crew import Crew, MemberLostError, Oneself
+from gpu.crew import Crew, MemberLostError, Oneself, keeper_of
 from gpu.errors import InvalidVectorsError, TooFewPointsError
 from gpu.kmeans import kmeans
 from gpu.params import KMeansParams
@@ -88,6 +88,13 @@ def test_parts_are_row_groups_in_order(tmp_path: Path) -> None:
     keeper = PartKeeper(open_file, False, 1)
     answers = keeper.per_part(dict(enumerate(sources)), None, "take", (slice(None),), {})
     np.testing.assert_array_equal(np.concatenate(list(answers.values())), points)
+
+
+@pytest.mark.parametrize(("n_parts", "n_members"), [(4, 3), (7, 7), (100, 7), (3, 2)])
+def test_everybody_keeps_about_as_many(n_parts: int, n_members: int) -> None:
+    kept = np.bincount([keeper_of(n, n_parts, n_members) for n in range(n_parts)])
+    assert len(kept) == n_members
+    assert kept.max() - kept.min() <= 1
 
 
 @pytest.mark.parametrize("angular", [False, True])
