@@ -162,6 +162,8 @@ class Engine:
         self._following: asyncio.Task[None] | None = None
         self._ended: dict[str, tuple[set[str], asyncio.Event]] = {}
         self._cancels: set[asyncio.Future[None]] = set()
+        self._early: set[str] = set()  # Asked for, and not yet sent.
+        self._stopped_early: set[str] = set()
 
     @property
     def slots(self) -> int:
@@ -195,7 +197,8 @@ class Engine:
         if self._following is not None:
             self._following.cancel()
         for key in list(self._futures):
-            with contextlib.suppress(OSError):  # A cluster that is away runs nothing of ours.
+            # A cluster that is away runs nothing of ours; its client has no scheduler then.
+            with contextlib.suppress(OSError, AttributeError):
                 await self.stop(key)
         await self._disconnect()
         if self._cluster is not None:
@@ -253,7 +256,7 @@ class Engine:
         Exception
             Whatever the function raised.
         """
-        client, resources = await self._ready()
+        client, resources = await self._ready(key)
         self._listeners[key] = on_report
         future = self._futures[key] = client.submit(
             _call, function, argument, self._topic, key, self._settings.logs, self._is_abroad,
@@ -280,6 +283,7 @@ class Engine:
 
     async def stop(self, key: str) -> None:
         """End a function now, wherever it is; its worker process ends with it."""
+        self._stopped_early |= {key} & self._early
         future = self._futures.get(key)
         if future is None or self._client is None or key in self._stopped:
             return
@@ -324,10 +328,17 @@ class Engine:
         finally:
             del self._ended[key]
 
-    async def _ready(self) -> tuple[Client, dict[str, float] | None]:
+    async def _ready(self, key: str) -> tuple[Client, dict[str, float] | None]:
         """Give a client that is connected, and the resources that a function takes."""
         if self._is_abroad:
-            client, cluster = await self._look()
+            self._early.add(key)
+            try:
+                client, cluster = await self._look()
+                if key in self._stopped_early:
+                    raise StoppedError(f"{key} was stopped before it began")
+            finally:
+                self._early.discard(key)
+                self._stopped_early.discard(key)
             return client, cluster.resources(self._settings.device)
         if self._client is None:
             raise RuntimeError("the engine is not started")

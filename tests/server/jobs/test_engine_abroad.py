@@ -171,6 +171,17 @@ async def test_a_stop_ends_the_process_and_no_other(engine: Engine, function) ->
     await has_slots(engine, 3)
 
 
+async def test_a_stop_before_the_start_is_heeded(engine: Engine, tmp_path: Path) -> None:
+    marker = tmp_path / "begun"
+    task = asyncio.create_task(engine.run("run_early", die_once, str(marker), lambda report: None))
+    await asyncio.sleep(0)  # It looks at the cluster first.
+    await engine.stop("run_early")
+    with pytest.raises(StoppedError):
+        await asyncio.wait_for(task, WITHIN_S)
+    await engine.run("run_later", tell_process, None, lambda report: None)
+    assert not marker.exists()
+
+
 async def test_work_of_a_server_that_is_gone_ends(processes: DaskProcesses) -> None:
     lonely = await connected(processes)
     task, pid = await begun(lonely, "run_lonely", multiply_for_ever)
