@@ -105,6 +105,9 @@ lock: $(READY) ## Resolve pyproject.toml anew into the lock files
 bench: $(READY) ## Measure against the peers; tables on screen, JSON in benchmarks/results
 	$(BIN)/python benchmarks/hdbscan.py --json benchmarks/results/hdbscan-cpu.json
 	$(BIN)/python benchmarks/kmeans.py --json benchmarks/results/kmeans-cpu.json
+	$(BIN)/python benchmarks/inertia.py
+	$(BIN)/python benchmarks/hdbscan_sizes.py
+	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/latency.py --json benchmarks/results/latency.json
 	$(BIN)/python benchmarks/auto.py
 	$(BIN)/python benchmarks/reading.py

@@ -35,7 +35,7 @@ from gpu.squared_distances import SquaredDistances
 from gpu.vectors import BLOCK_BYTES, row_blocks
 
 POINTS_PER_CELL = 256
-FEWEST_CELLS = 7
+FEWEST_CELLS = 6
 """Nearest cells whose points a point is compared with; more, the more neighbours are kept: what is
 far among the nearest lies in other cells."""
 
@@ -148,13 +148,16 @@ def nearest_in_cells(
     """
     centroids, origin, members = cells
     halves = np.einsum("ij,ij->i", centroids, centroids) / 2
-    n_asked = min(len(centroids), max(FEWEST_CELLS, n_kept // 2 - 9))
+    n_asked = min(len(centroids), max(FEWEST_CELLS, n_kept // 2 - 10))
     near = np.zeros((len(vectors), n_kept), dtype=np.int32)
     values = np.full((len(vectors), n_kept), np.inf, dtype=np.float32)
 
     def compare(start: int) -> None:
-        scores = (vectors[start : start + QUERIES] - origin) @ centroids.T - halves
-        asked = np.argpartition(-scores, n_asked - 1, axis=1)[:, :n_asked]
+        part = vectors[start : start + QUERIES] - origin
+        some = [part[rows] for rows in row_blocks(len(part), 4 * len(centroids))]
+        asked = np.concatenate(
+            [_first_cells(points, centroids, halves, n_asked) for points in some]
+        )
         queries = members_of(asked.ravel(), len(centroids))
         for cell in np.flatnonzero((queries.sizes > 0) & (members.sizes > 0)).tolist():
             own = queries.rows[queries.starts[cell] : queries.starts[cell + 1]]
@@ -172,6 +175,17 @@ def nearest_in_cells(
         refine = partial(_refine, vectors, unit, near.copy(), near, values)
         each(refine, starts)
     return near, values
+
+
+def _first_cells(
+    points: NDArray[np.float32],
+    centroids: NDArray[np.float32],
+    halves: NDArray[np.float32],
+    n_cells: int,
+) -> NDArray[np.intp]:
+    """Give the cells with the nearest centroids, in any order."""
+    scores = halves - points @ centroids.T
+    return np.argpartition(scores, n_cells - 1, axis=1)[:, :n_cells]
 
 
 def _columns(start: int, stop: int) -> tuple[slice | NDArray[np.int64], NDArray[np.int64]]:

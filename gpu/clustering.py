@@ -195,7 +195,7 @@ def fit(
         cluster = partial(cluster, metric="cosine" if angular else metric)
 
     def attempt(backend: Backend) -> Clustering:
-        require_memory(method, vectors.shape, params, backend)
+        require_memory(method, vectors.shape, params, backend, metric)
         if backend.device == "cpu":
             rows = on_host(vectors)  # Also when the GPU has just run out of memory.
             points = unit_rows(rows) if angular else rows
@@ -231,7 +231,13 @@ def with_fallback(
     return replace(result, notes=[f"ran on the CPU, {reason}", *result.notes], device_reason=reason)
 
 
-def require_memory(method: str, shape: tuple[int, int], params: Params, backend: Backend) -> None:
+def require_memory(
+    method: str,
+    shape: tuple[int, int],
+    params: Params,
+    backend: Backend,
+    metric: str = "cosine",
+) -> None:
     """Refuse a fit that would not fit into the memory that is free now.
 
     Raises
@@ -239,15 +245,13 @@ def require_memory(method: str, shape: tuple[int, int], params: Params, backend:
     HostMemoryError, DeviceMemoryError
     """
     n_points, n_dims = shape
-    needed, free = (
-        estimate(method, n_points, n_dims, params, backend.device),
-        free_bytes(backend.device),
-    )
+    free = free_bytes(backend.device)
+    needed = estimate(method, n_points, n_dims, params, backend.device, metric=metric, free=free)
     if needed <= free:
         return
     if backend.device == "gpu":
         raise DeviceMemoryError(needed_bytes=needed, free_bytes=free)
-    fits = fitting_points(method, n_dims, params, backend.device, free)
+    fits = fitting_points(method, n_dims, params, backend.device, free, metric=metric)
     raise HostMemoryError(needed_bytes=needed, free_bytes=free, fits_points=fits)
 
 

@@ -29,11 +29,12 @@ from gpu.condensed_tree import (
     selected_as,
 )
 from gpu.errors import TooFewPointsError, UnsupportedOnDeviceError
+from gpu.host_memory import matrix_budget, matrix_bytes
 from gpu.manhattan_distances import ManhattanDistances
 from gpu.memory import estimate, free_bytes
 from gpu.parallel import worker_threads
-from gpu.params import NOISE, HdbscanParams
-from gpu.spanning_tree import SpanningTree, dense_tree, matrix_bytes
+from gpu.params import APPROXIMATE_FROM, NOISE, HdbscanParams
+from gpu.spanning_tree import SpanningTree, dense_tree
 from gpu.squared_distances import SquaredDistances
 from gpu.vectors import centred_copy, on_host, require_finite, require_matrix
 
@@ -43,24 +44,8 @@ Array = Any
 MIN_SAMPLES_ON_GPU = range(2, 1025)
 """What cuML takes: 1 to 1023 neighbours, of which it does not count the point itself."""
 
-APPROXIMATE_FROM = {"cpu": 100_000, "gpu": 500_000}
-"""Points above which the tree is approximate unless `approx_min_span_tree` is false.
-
-On two cores and 384 dimensions the exact tree takes some 80 s there, the approximate one 4 s.
-"""
-
 NN_DESCENT_DEGREE = 64
 """Neighbours of each point in cuML's approximate graph, its own default."""
-
-_MATRIX_SHARE = 0.5
-"""Share of the free memory that the matrix of distances may take."""
-
-_MATRIX_BYTES = 1 << 30
-"""Most memory that the matrix may take however much is free (16,000 points).
-
-About there both ways take as long, and touching more memory for the first time costs more than
-the products that symmetry saves.
-"""
 
 _TREE_SHARE = 0.95
 
@@ -131,7 +116,7 @@ def hdbscan(
     n_points = len(vectors)
     asked = params.approx_min_span_tree
     params = params.resolved(n_points)
-    approximate = is_approximate(n_points, params, metric, backend.device)
+    approximate = params.is_approximate(n_points, metric, backend.device)
     params = replace(params, approx_min_span_tree=approximate)
     _require_enough(n_points, params)
     if backend.device == "gpu":
@@ -197,7 +182,7 @@ def spanning_tree(
     params = params.resolved(len(vectors))
     assert params.min_samples is not None  # Resolved.
     tell = progress or _ignore
-    if is_approximate(len(vectors), params, metric, "cpu"):
+    if params.is_approximate(len(vectors), metric, "cpu"):
         with worker_threads(n_threads) as each:
             tree = approximate_tree(
                 vectors,
@@ -208,7 +193,7 @@ def spanning_tree(
             )
         return tree, "approximate"
     if matrix_budget_bytes is None:
-        matrix_budget_bytes = min(_MATRIX_BYTES, int(_MATRIX_SHARE * free_bytes("cpu")))
+        matrix_budget_bytes = matrix_budget(free_bytes("cpu"))
     is_dense = matrix_bytes(len(vectors)) <= matrix_budget_bytes
     build = dense_tree if is_dense else boruvka_tree
     with worker_threads(n_threads) as each:
@@ -220,14 +205,6 @@ def spanning_tree(
             progress=tell,
         )
     return tree, "dense" if is_dense else "blocks"
-
-
-def is_approximate(n_points: int, params: HdbscanParams, metric: str, device: str) -> bool:
-    """Tell whether the spanning tree will be approximate; by Manhattan distance it never is."""
-    wanted = params.approx_min_span_tree
-    if metric == "manhattan":
-        return False
-    return n_points > APPROXIMATE_FROM[device] if wanted is None else wanted
 
 
 def _ignore(_share: float) -> None:

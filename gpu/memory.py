@@ -1,42 +1,42 @@
 """How much memory a fit takes, asked before it starts.
 
-The estimates are of the peak beyond what is allocated already, the vectors themselves included
-only on the GPU, where they have to be copied to. They err on the large side: a fit that is
-refused names a number of points that would fit, one that is killed names nothing.
+The estimates (`gpu.host_memory`, `gpu.device_memory`) are of the peak beyond what is allocated
+already, the vectors themselves included only on the GPU, where they have to be copied to. A fit
+that is refused names a number of points that would fit, one that is killed names nothing.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from gpu.backend import gpu_unusable
 from gpu.device_memory import device_bytes
-from gpu.params import (
-    AgglomerativeParams,
-    AutoParams,
-    EvocParams,
-    GaussianMixtureParams,
-    HdbscanParams,
-    KMeansParams,
-    MeanShiftParams,
-    OpticsParams,
-    Params,
-    SpectralParams,
-)
+from gpu.host_memory import host_bytes
+from gpu.params import AgglomerativeParams, HdbscanParams, KMeansParams, Params, SpectralParams
 
 FLOAT = 4
 BASE_BYTES = 64 << 20
-"""Blocks, thread stacks and library buffers of any fit."""
+"""Blocks and library buffers of any fit on the GPU."""
 
 ON_BLOCKS_BYTES = 256 << 20
-"""What a method needs that looks at one block of pairs per thread and forgets it."""
+"""What a method needs there that looks at one block of pairs at a time and forgets it."""
 
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def estimate(method: str, n_points: int, n_dims: int, params: Params, device: str = "cpu") -> int:
+def estimate(
+    method: str,
+    n_points: int,
+    n_dims: int,
+    params: Params,
+    device: str = "cpu",
+    *,
+    metric: str = "cosine",
+    free: int | None = None,
+) -> int:
     """Estimate the peak memory of a fit.
 
     Parameters
@@ -48,72 +48,62 @@ def estimate(method: str, n_points: int, n_dims: int, params: Params, device: st
     params : Params
         The method's own.
     device : {"cpu", "gpu"}
+    metric : str
+        cosine and dot take a copy of rows that are not of length 1.
+    free : int or None
+        Bytes that the fit may count on, on the CPU; None: what is free now.
 
     Returns
     -------
     int
         Bytes, beyond the vectors on the CPU and with them on the GPU.
     """
-    if device == "gpu" and isinstance(params, KMeansParams | HdbscanParams):
-        return device_bytes(n_points, n_dims, params)
-    matrix = n_points * n_dims * FLOAT
-    copies = 2 if device == "gpu" else 1  # One for unit or centred rows, on the GPU also its own.
-    if isinstance(params, KMeansParams):
-        # float32 centroids, float64 sums, and a share of the work for each.
-        centroids = params.n_clusters * n_dims * (2 * FLOAT + 8)
-        return BASE_BYTES + copies * matrix + 2 * centroids + n_points * 32
     if isinstance(params, HdbscanParams):
-        return BASE_BYTES + copies * matrix + _hdbscan_working_set(n_points, params)
-    own = _working_set(n_points, n_dims, params, device)
-    return BASE_BYTES + copies * matrix + own + n_points * 64
+        approximate = params.is_approximate(n_points, metric, device)
+        params = replace(params, approx_min_span_tree=approximate)
+    if device == "cpu":
+        return host_bytes(
+            n_points,
+            n_dims,
+            params,
+            is_angular=metric in ("cosine", "dot"),
+            is_approximate=isinstance(params, HdbscanParams) and bool(params.approx_min_span_tree),
+            free=free_bytes("cpu") if free is None else free,
+        )
+    if isinstance(params, KMeansParams | HdbscanParams):
+        return device_bytes(n_points, n_dims, params)
+    # The vectors, unit or centred rows, and the library's own.
+    matrix = 3 * n_points * n_dims * FLOAT
+    return BASE_BYTES + matrix + _on_device(n_points, n_dims, params) + n_points * 64
 
 
-def _hdbscan_working_set(n_points: int, params: HdbscanParams) -> int:
-    # Per point: neighbours with distances, tree edges, condensed tree, labels.
-    neighbours = params.resolved(n_points).min_samples or 0
-    return n_points * (12 * neighbours + 256)
-
-
-def _working_set(n_points: int, n_dims: int, params: Params, device: str) -> int:
-    pairs = n_points * n_points
+def _on_device(n_points: int, n_dims: int, params: Params) -> int:
     match params:
         case AgglomerativeParams():
-            # float64 distances of half the pairs, which the merging copies.
-            return n_points * 128 if device == "gpu" else 8 * pairs
+            return n_points * 128
         case SpectralParams(affinity="rbf"):
-            # The affinity, its Laplacian, and the solver's float64 copy.
-            return 20 * pairs
+            return 20 * n_points * n_points
         case SpectralParams():
             return n_points * (48 * params.n_neighbors + 64 * params.n_clusters)
-        case GaussianMixtureParams():
-            covariance = {"full": params.n_components * n_dims, "tied": n_dims}
-            free = covariance.get(params.covariance_type, params.n_components)
-            # The float64 copy and two products of it; covariances and their inverses.
-            return 24 * n_points * (n_dims + params.n_components) + 24 * n_dims * free
-        case MeanShiftParams():
-            # Windows and the float64 copy; the neighbours of a window are all points at worst.
-            return 32 * n_points * n_dims
-        case OpticsParams():
-            return 24 * n_points * n_dims
-        case EvocParams():
-            return n_points * (48 * params.n_neighbors + 512)
-        case AutoParams():
-            return 2 * FLOAT * n_points * n_dims + n_points * 4_096
         case _:
             return ON_BLOCKS_BYTES
 
 
-def fitting_points(method: str, n_dims: int, params: Params, device: str, free: int) -> int:
+def fitting_points(
+    method: str, n_dims: int, params: Params, device: str, free: int, *, metric: str = "cosine"
+) -> int:
     """Give the largest number of points whose estimate is within `free` bytes."""
+
+    def fits(n_points: int) -> bool:
+        needed = estimate(method, n_points, n_dims, params, device, metric=metric, free=free)
+        return needed <= free
+
     low, high = 0, 1
-    while estimate(method, high, n_dims, params, device) <= free:
+    while fits(high):
         low, high = high, high * 2
     while high - low > 1:
         middle = (low + high) // 2
-        if estimate(method, middle, n_dims, params, device) <= free:
-            low = middle
-        else:
-            high = middle
+        low, high = (middle, high) if fits(middle) else (low, middle)
     return low
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 
 from gpu.errors import InvalidParametersError, Violation
 from gpu.method_params import (
+    APPROXIMATE_FROM,
     AgglomerativeParams,
     AutoParams,
     DbscanParams,
@@ -31,6 +32,7 @@ from gpu.param_specs import METHOD_SPECS, Method
 from gpu.param_values import MAX_SEED, Refused
 
 __all__ = [
+    "APPROXIMATE_FROM",
     "BUILT_METHODS",
     "MAX_SEED",
     "METHODS",

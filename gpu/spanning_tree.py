@@ -74,11 +74,6 @@ class Distances(Protocol):
         """Give the distances, in the input's unit, that values stand for."""
 
 
-def matrix_bytes(n_points: int) -> int:
-    """Give the memory that `dense_tree` takes beside the vectors and their copy."""
-    return 4 * n_points * (n_points + 64)
-
-
 def dense_tree(
     distances: Distances,
     *,

@@ -1,5 +1,9 @@
 """The estimate grows with the work, and says how much would fit."""
 
+import json
+import subprocess
+import sys
+
 import pytest
 
 from gpu.memory import estimate, fitting_points, free_bytes
@@ -15,8 +19,8 @@ def test_the_points_said_to_fit_do_and_one_more_does_not(method, device):
 
     fits = fitting_points(method, 384, params, device, free)
 
-    assert estimate(method, fits, 384, params, device) <= free
-    assert estimate(method, fits + 1, 384, params, device) > free
+    assert estimate(method, fits, 384, params, device, free=free) <= free
+    assert estimate(method, fits + 1, 384, params, device, free=free) > free
 
 
 def test_nothing_fits_into_nothing():
@@ -31,3 +35,64 @@ def test_a_million_vectors_of_768_need_at_most_their_own_size_and_a_gigabyte():
 
 def test_the_machine_has_some_memory_free():
     assert 1 << 20 < free_bytes("cpu") < 1 << 60
+
+
+MEASURED = """
+import ctypes, gc, json, sys
+from pathlib import Path
+import numpy as np
+from gpu.clustering import fit
+from gpu.memory import estimate
+from gpu.params import parse_params
+
+method, n_points, n_dims, sent, metric = json.loads(sys.argv[1])
+
+def rows(n_points):
+    rng = np.random.default_rng(0)
+    points = rng.standard_normal((n_points, n_dims), dtype=np.float32)
+    points *= np.float32(0.5)
+    points[np.arange(n_points), np.arange(n_points) % 8] += 3
+    return points
+
+def kib(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1])
+
+params = parse_params(method, sent).params
+run = dict(method=method, params=params, metric=metric, device="cpu")
+fit(rows(700), **run)
+points = rows(n_points)
+gc.collect()
+ctypes.CDLL(None).malloc_trim(0)
+Path("/proc/self/clear_refs").write_text("5")
+before = kib("VmRSS")
+fit(points, **run)
+used = 1024 * (kib("VmHWM") - before)
+print(json.dumps([used, estimate(method, n_points, n_dims, params, metric=metric)]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads and resets Linux's own peak")
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("kmeans", 100_000, 128, {"n_clusters": 32, "max_iter": 2}, "euclidean"),
+        ("kmeans", 60_000, 384, {"n_clusters": 16, "max_iter": 2}, "cosine"),
+        ("hdbscan", 6_000, 32, {}, "euclidean"),
+        ("hdbscan", 17_000, 32, {}, "euclidean"),
+        ("hdbscan", 40_000, 128, {"approx_min_span_tree": True}, "cosine"),
+        ("hdbscan", 30_000, 32, {"approx_min_span_tree": True, "min_samples": 30}, "euclidean"),
+        ("agglomerative", 5_000, 16, {}, "euclidean"),
+        ("spectral", 2_500, 16, {"n_clusters": 8}, "euclidean"),
+        ("gaussian_mixture", 60_000, 64, {"n_components": 4, "max_iter": 2}, "euclidean"),
+    ],
+    ids=lambda asked: f"{asked[0]}-{asked[1]}x{asked[2]}-{asked[4]}",
+)
+def test_estimates_are_within_a_fifth_of_what_a_process_takes(asked):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", MEASURED, json.dumps(asked)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+
+    used, estimated = json.loads(done.stdout)
+    assert used / 1.2 <= estimated <= 1.2 * used, f"{used:,} used, {estimated:,} estimated"

@@ -1,0 +1,143 @@
+"""How much of the machine's memory a fit on the CPU takes, beyond the vectors.
+
+Counted from the arrays that our own code holds at its peak, and for scikit-learn's methods fitted
+to what was measured; tests/gpu/test_memory.py holds them to what processes take.
+"""
+
+from __future__ import annotations
+
+from gpu.centroid_search import most_bundles
+from gpu.parallel import n_cores
+from gpu.params import (
+    AgglomerativeParams,
+    AutoParams,
+    DbscanParams,
+    EvocParams,
+    GaussianMixtureParams,
+    HdbscanParams,
+    KMeansParams,
+    MeanShiftParams,
+    OpticsParams,
+    Params,
+    SpectralParams,
+)
+
+FLOAT = 4
+MIB = 1 << 20
+
+MATRIX_SHARE = 0.5
+"""Share of the free memory that HDBSCAN's matrix of distances may take."""
+
+MATRIX_BYTES = 1 << 30
+"""Most memory that the matrix may take however much is free (16,000 points).
+
+About there both ways take as long, and touching more memory for the first time costs more than
+the products that symmetry saves.
+"""
+
+_BASE = 6 * MIB
+"""Thread stacks and small blocks of our own fits."""
+
+_LIBRARY_BASE = 64 * MIB
+"""What a library's fit needs however few the points."""
+
+_BLOCKS = 22 * MIB
+"""Of one thread that compares points block by block with all others."""
+
+_SEEDED, _SEEDED_PER_CENTROID = 4096, 32
+"""Points of k-means' seeding sample (`gpu.seeding`)."""
+
+_KEPT = 32
+"""Neighbours that HDBSCAN keeps of each point (`gpu.boruvka`)."""
+
+
+def matrix_bytes(n_points: int) -> int:
+    """Give the memory that HDBSCAN's matrix of distances takes."""
+    return FLOAT * n_points * (n_points + 64)
+
+
+def matrix_budget(free: int) -> int:
+    """Give the most memory that this matrix may take, of `free` bytes."""
+    return min(MATRIX_BYTES, int(MATRIX_SHARE * free))
+
+
+def host_bytes(
+    n_points: int, n_dims: int, params: Params, *, is_angular: bool, is_approximate: bool, free: int
+) -> int:
+    """Estimate the peak of a fit on the CPU, beyond the vectors.
+
+    Parameters
+    ----------
+    n_points, n_dims : int
+        Shape of the vectors, float32.
+    params : Params
+        The method's own.
+    is_angular : bool
+        Whether rows are scaled to length 1, which takes a copy where they are not.
+    is_approximate : bool
+        Whether HDBSCAN searches approximately.
+    free : int
+        Bytes; HDBSCAN keeps a matrix of distances where they allow it.
+    """
+    matrix = n_points * n_dims * FLOAT
+    unit = matrix if is_angular else 0
+    if isinstance(params, KMeansParams):
+        return unit + _kmeans_bytes(n_points, n_dims, params)
+    if isinstance(params, HdbscanParams):
+        # The centred copy, and for cells another one in their order.
+        copies = (2 if is_approximate else 1) * matrix
+        return unit + copies + _hdbscan_bytes(n_points, params, is_approximate, free)
+    return unit + matrix + n_points * 64 + _library_bytes(n_points, n_dims, params)
+
+
+def _kmeans_bytes(n_points: int, n_dims: int, params: KMeansParams) -> int:
+    bounds = FLOAT * most_bundles(params.n_clusters, n_dims)
+    # Labels before and after, squares, an upper bound, distances; int64 rows of those that moved.
+    per_point = bounds + 44
+    sample = min(n_points, max(_SEEDED, _SEEDED_PER_CENTROID * params.n_clusters))
+    centroids = params.n_clusters * n_dims * (3 * FLOAT + 2 * 8)
+    seeding = sample * (n_dims * FLOAT * 7 // 5 + per_point)
+    return _BASE + n_points * per_point + seeding + centroids
+
+
+def _hdbscan_bytes(n_points: int, params: HdbscanParams, is_approximate: bool, free: int) -> int:
+    samples = params.resolved(n_points).min_samples or 0
+    if not is_approximate and matrix_bytes(n_points) <= matrix_budget(free):
+        return _BASE + matrix_bytes(n_points) + n_points * 256
+    kept = max(_KEPT, 2 * samples) if is_approximate else _KEPT
+    blocks = n_cores() * (2 * _BLOCKS // 3 if is_approximate else _BLOCKS)
+    # Neighbours with weights and what each round derives from them; and edges that tie with a core
+    # distance, which are put in order both ways.
+    return _BASE + blocks + n_points * (20 * kept + 100 * min(samples, kept))
+
+
+def _library_bytes(n_points: int, n_dims: int, params: Params) -> int:
+    pairs = n_points * n_points
+    match params:
+        case DbscanParams():
+            return n_cores() * 14 * MIB
+        case AgglomerativeParams():
+            # float64 distances of half the pairs, which the merging copies.
+            return _LIBRARY_BASE + 8 * pairs
+        case SpectralParams(affinity="rbf"):
+            # The affinity, its Laplacian, the solver's copies, most of them float64.
+            return 16 * MIB + 31 * pairs
+        case SpectralParams():
+            # The factors of the sparse Laplacian, which fill in.
+            return _LIBRARY_BASE + 22_000 * n_points
+        case GaussianMixtureParams():
+            covariance = {"full": params.n_components * n_dims, "tied": n_dims}
+            free = covariance.get(params.covariance_type, params.n_components)
+            # The float64 copy and two products of it; covariances and their inverses.
+            return 12 * MIB + 28 * n_points * (n_dims + params.n_components) + 24 * n_dims * free
+        case MeanShiftParams():
+            # Windows and the float64 copy; the neighbours of a window are all points at worst.
+            return _LIBRARY_BASE + 32 * n_points * n_dims
+        case OpticsParams():
+            return _LIBRARY_BASE + 24 * n_points * n_dims
+        case EvocParams():
+            return _LIBRARY_BASE + n_points * (48 * params.n_neighbors + 512)
+        case AutoParams():
+            return _LIBRARY_BASE + 2 * FLOAT * n_points * n_dims + n_points * 4_096
+        case _:
+            return _LIBRARY_BASE
