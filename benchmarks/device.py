@@ -160,7 +160,20 @@ def measure_hdbscan(sizes: Sizes) -> list[Row]:
     if sizes.with_cpu:
         cpu = Backend("cpu", "the benchmark's")
         runs.append(("shoal, CPU", lambda: hdbscan(host, params, backend=cpu)))
-    return [row("HDBSCAN", who, host.shape, run, sizes.repeats) for who, run in runs]
+    rows = [row("HDBSCAN", who, host.shape, run, sizes.repeats) for who, run in runs]
+    return rows + measure_approximate_hdbscan(sizes)
+
+
+def measure_approximate_hdbscan(sizes: Sizes) -> list[Row]:
+    """HDBSCAN with approximate neighbours, on as many points as k-means gets."""
+    import cupy
+
+    points = cupy.asarray(mixture(sizes.points, sizes.dims, 100))
+    params = HdbscanParams(min_cluster_size=50, min_samples=10, approx_min_span_tree=True)
+    hdbscan(points[:20_000], params, backend=GPU)
+    what = "HDBSCAN, approximate"
+    run = partial(hdbscan, points, params, backend=GPU)
+    return [row(what, "shoal, on the device", points.shape, run, sizes.repeats)]
 
 
 def measure_steps(sizes: Sizes) -> list[Row]:
