@@ -22,9 +22,27 @@ Each = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
 """Apply a function to every item, in any order; the results come in the items' order."""
 
 
+_most: int | None = None
+"""Cores that `at_most` leaves to this process; its threads see it, too."""
+
+
 def n_cores() -> int:
     """Give the number of cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    have = (
+        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    )
+    return len(have) if _most is None else min(_most, len(have))
+
+
+@contextmanager
+def at_most(n_threads: int | None) -> Iterator[None]:
+    """Let everything in the process use so many cores while the block is open; None: all."""
+    global _most
+    before, _most = _most, n_threads
+    try:
+        yield
+    finally:
+        _most = before
 
 
 def threads_for(array: Any) -> int | None:

@@ -228,6 +228,8 @@ class App:
             labeling=self._settings.labeling,
             label_cache=str(self._settings.data_dir / "labels" / cluster.namespace_id),
             device=self._settings.device,
+            # A cluster's workers are others' to size.
+            n_threads=None if self._settings.dask_address else self._settings.threads,
             within=run.within,
             keep_runs=self._settings.keep_runs,
             previous_run_ids=tuple(past.run_id for past in earlier),

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from gpu import parallel
 from gpu.errors import TooFewPointsError
 from gpu.memory import device_memory
 from server import tracing
@@ -62,7 +63,7 @@ def prepare(spec: RunSpec, report: Report) -> Prepared:
         plan = plan_sources_now(client, spec.qdrant_names, spec.definition)
         work = Work(spec, StageClock(report, device_memory, traces), folder, client, plan)
         require_room(work)
-        with folder.export_dir() as directory:
+        with parallel.at_most(spec.n_threads), folder.export_dir() as directory:
             return _through_the_stages(work, directory)
 
 

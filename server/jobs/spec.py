@@ -51,6 +51,8 @@ class RunSpec:
         In mode assign the run whose groups new documents are given to.
     assignment_threshold : float
         Least cosine similarity to a centroid for that.
+    n_threads : int or None
+        Cores that the run may use; None: all of its worker's.
     lease_number : int
         Of the attempt: what it writes gives way to that of a later one.
     result : RunResult or None
@@ -79,6 +81,7 @@ class RunSpec:
     earlier_successes: tuple[str, ...] = ()
     assign_to: RunRecord | None = None
     assignment_threshold: float = DEFAULT_ASSIGNMENT_THRESHOLD
+    n_threads: int | None = None
     lease_number: int = 1
     result: RunResult | None = None
     spread_above_bytes: int | None = None

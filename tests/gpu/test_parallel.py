@@ -5,7 +5,7 @@ import threading
 import pytest
 from threadpoolctl import threadpool_info
 
-from gpu.parallel import n_cores, worker_threads
+from gpu.parallel import at_most, n_cores, worker_threads
 
 
 def blas_threads():
@@ -47,3 +47,19 @@ def test_an_error_in_a_thread_is_the_callers(n_items):
 
 def test_there_is_at_least_one_core():
     assert n_cores() >= 1
+
+
+def test_a_block_is_held_to_so_many_cores_and_no_longer():
+    names = set()
+    everywhere = n_cores()
+    with at_most(1):
+        assert n_cores() == 1
+        with worker_threads() as each:
+            each(lambda _item: names.add(threading.current_thread().name), range(8))
+        with at_most(None):
+            assert n_cores() == everywhere
+        assert n_cores() == 1
+    assert names == {threading.current_thread().name}
+    assert n_cores() == everywhere
+    with at_most(10_000):
+        assert n_cores() == everywhere
