@@ -87,12 +87,13 @@ async def test_a_stream_that_breaks_ends_with_the_reason(
         raise UnavailableError("the store is away")
 
     cluster = await caller.create(body)
-    await world.begin(cluster.cluster_id)
+    begun = await world.begin(cluster.cluster_id)
     async with world_rest.stream("GET", f"/v1/clusters/{cluster.cluster_id}/watch") as answer:
         events = events_of(Event, answer)
         async with asyncio.timeout(10):
             await anext(events)
             monkeypatch.setattr(world.store, "get_cluster", away)
+            world.events.ring(begun.run_id)
             (last,) = [event async for event in events]
 
     assert answer.status_code == 200

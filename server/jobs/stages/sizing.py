@@ -42,13 +42,15 @@ def require_room(work: Work) -> None:
     n_points = min(sum(known), config.sample_size or sum(known))
     params = parse_params(config.clustering_method, config.algorithm_params).params
     shape = (n_points, _n_dims(work))
+    features = work.plan.features
+    metric = features[0].metric if len(features) == 1 else "euclidean"  # What needs least.
     backend = choose_backend(spec.device)
     try:
-        require_memory(config.clustering_method, shape, params, backend)
+        require_memory(config.clustering_method, shape, params, backend, metric)
     except DeviceMemoryError:
         if spec.device != "auto":
             raise
-        require_memory(config.clustering_method, shape, params, Backend("cpu", ""))
+        require_memory(config.clustering_method, shape, params, Backend("cpu", ""), metric)
 
 
 def _n_dims(work: Work) -> int:

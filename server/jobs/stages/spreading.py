@@ -132,14 +132,14 @@ def _reason_to_spread(work: Work, shape: tuple[int, int], params: KMeansParams) 
 
 def _lack_of_memory(work: Work, shape: tuple[int, int], params: Params) -> HostMemoryError | None:
     """Ask whether this worker, on its GPU or without it, has memory for the fit."""
-    method = work.config.clustering_method
+    method, metric = work.config.clustering_method, work.plan.features[0].metric
     try:
-        require_memory(method, shape, params, choose_backend(work.spec.device))
+        require_memory(method, shape, params, choose_backend(work.spec.device), metric)
     except HostMemoryError as error:
         return error
     except DeviceMemoryError:
         try:
-            require_memory(method, shape, params, Backend("cpu", ""))
+            require_memory(method, shape, params, Backend("cpu", ""), metric)
         except HostMemoryError as error:
             return error
     return None

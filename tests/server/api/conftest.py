@@ -114,7 +114,7 @@ def caller(world: World) -> Caller:
     return world.connect()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def products(client: QdrantClient) -> Iterator[str]:
     """A collection of twenty documents; a vector `title` is declared, but none has one."""
     name = f"products-{uuid.uuid4().hex[:8]}"

@@ -238,8 +238,8 @@ async def test_more_documents_than_memory_allows_are_refused_before_the_export(
     app: App, caller: Caller, qdrant: AsyncQdrantClient, filters: dict[str, Any] | None
 ) -> None:
     config = {
-        "clustering_method": "spectral",
-        "algorithm_params": {"affinity": "nearest_neighbors", "n_neighbors": 1_000_000_000},
+        "clustering_method": "kmeans",
+        "algorithm_params": {"n_clusters": 1_000_000_000},
     }
     created = await app.clusters.create(caller, definition(vector_config=config, filters=filters))
     cluster, events = await finished(app, caller, created.cluster_id)
