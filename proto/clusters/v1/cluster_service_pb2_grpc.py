@@ -243,8 +243,8 @@ class ClusterServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchExecution(self, request, context):
-        """Streams what happens to a run: the stored events first, then new ones as they come, one
-        heartbeat for every quiet 15 seconds, and a final event, after which it ends with OK.
+        """Streams what happens to a run: the stored events first, then new ones as they come, a
+        heartbeat after 15 quiet seconds at most, and a final event, after which it ends with OK.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -76,8 +76,8 @@ class ClusterServiceStub:
     ExportExecution: _grpc.UnaryUnaryMultiCallable[_artifact_pb2.ExportExecutionRequest, _artifact_pb2.ExportExecutionResponse]
     """Says where a run's artifacts are, with sizes and checksums."""
     WatchExecution: _grpc.UnaryStreamMultiCallable[_watch_pb2.WatchExecutionRequest, _watch_pb2.ExecutionEvent]
-    """Streams what happens to a run: the stored events first, then new ones as they come, one
-    heartbeat for every quiet 15 seconds, and a final event, after which it ends with OK.
+    """Streams what happens to a run: the stored events first, then new ones as they come, a
+    heartbeat after 15 quiet seconds at most, and a final event, after which it ends with OK.
     """
     EnrichCollection: _grpc.UnaryUnaryMultiCallable[_enrichment_pb2.EnrichCollectionRequest, _enrichment_pb2.EnrichCollectionResponse]
     """Writes a finished run's membership into a collection."""
@@ -123,8 +123,8 @@ class ClusterServiceAsyncStub(ClusterServiceStub):
     ExportExecution: _aio.UnaryUnaryMultiCallable[_artifact_pb2.ExportExecutionRequest, _artifact_pb2.ExportExecutionResponse]  # type: ignore[assignment]
     """Says where a run's artifacts are, with sizes and checksums."""
     WatchExecution: _aio.UnaryStreamMultiCallable[_watch_pb2.WatchExecutionRequest, _watch_pb2.ExecutionEvent]  # type: ignore[assignment]
-    """Streams what happens to a run: the stored events first, then new ones as they come, one
-    heartbeat for every quiet 15 seconds, and a final event, after which it ends with OK.
+    """Streams what happens to a run: the stored events first, then new ones as they come, a
+    heartbeat after 15 quiet seconds at most, and a final event, after which it ends with OK.
     """
     EnrichCollection: _aio.UnaryUnaryMultiCallable[_enrichment_pb2.EnrichCollectionRequest, _enrichment_pb2.EnrichCollectionResponse]  # type: ignore[assignment]
     """Writes a finished run's membership into a collection."""
@@ -247,8 +247,8 @@ class ClusterServiceServicer:
         request: _watch_pb2.WatchExecutionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_watch_pb2.ExecutionEvent], _abc.AsyncIterator[_watch_pb2.ExecutionEvent]]:
-        """Streams what happens to a run: the stored events first, then new ones as they come, one
-        heartbeat for every quiet 15 seconds, and a final event, after which it ends with OK.
+        """Streams what happens to a run: the stored events first, then new ones as they come, a
+        heartbeat after 15 quiet seconds at most, and a final event, after which it ends with OK.
         """
 
     def EnrichCollection(

@@ -72,7 +72,7 @@ class ExecutionEvent(_message.Message):
     can follow a stream.
     """
     heartbeat: _builtins.bool
-    """True for an event that only says that nothing happened for 15 seconds."""
+    """True for an event that only says that nothing happened for some 15 seconds."""
     @_builtins.property
     def occurred_at(self) -> _timestamp_pb2.Timestamp:
         """When the worker reported it, by the worker's clock."""
