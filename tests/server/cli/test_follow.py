@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from threading import Event
 from typing import Any
 
@@ -94,6 +95,8 @@ def test_interrupted_the_run_goes_on_and_the_ways_back_are_named():
             stdout=subprocess.PIPE,
             text=True,
             env=environment(SHOAL_SERVER=address),
+            # Tests that a shell runs in the background ignore it, and children inherit that.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
         assert process.stdout is not None
         first = process.stdout.readline()  # The watch is under way.
