@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import select
@@ -40,7 +39,6 @@ BODY: dict[str, Any] = {
 LEASE_S = 5
 WATCH_S = 20.0
 """A stream is taken up again after so long: a stopped server never ends one."""
-PR_SET_PDEATHSIG = 1
 COMMAND = str(Path(__file__).with_name("gated_server.py"))
 
 
@@ -51,11 +49,6 @@ def until(holds: Callable[[], Any], what: str, wait_s: float = WAIT_S) -> Any:
         assert time.monotonic() < deadline, f"waited {wait_s:g} s for {what}"
         time.sleep(0.02)
     return value
-
-
-def _end_with_the_tests() -> None:
-    """Ask the kernel to kill this process when the one that started it is gone."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Server:
@@ -69,7 +62,6 @@ class Server:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                preexec_fn=_end_with_the_tests,
                 env=environment(
                     SHOAL_DATA_DIR=str(data_dir),
                     SHOAL_TEST_GATES=str(gates),

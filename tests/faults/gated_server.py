@@ -9,8 +9,10 @@ Workers are spawned, and a spawned process loads its parent's main file: so they
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +22,9 @@ from typing import Any
 from server.export.writer import PartWriter
 from server.jobs import pipeline
 from server.jobs.spec import Progress, StageClock
+
+PR_SET_PDEATHSIG = 1
+"""Asks the kernel to kill this process when the one that started it is gone."""
 
 GATES = Path(os.environ["SHOAL_TEST_GATES"])
 
@@ -56,6 +61,8 @@ PartWriter.finish = gated(PartWriter.finish, "half an export")  # type: ignore[m
 pipeline.publish = gated(pipeline.publish, "publish")
 
 if __name__ == "__main__":
+    # Here, not by whoever starts this: gRPC's threads there do not bear a fork.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     from server.cli.main import app
 
     sys.argv[0] = "shoal"

@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from threading import Event
 from typing import Any
 
@@ -91,12 +90,16 @@ def test_interrupted_the_run_goes_on_and_the_ways_back_are_named():
     service = EndlessService()
     with served(service) as address:
         process = subprocess.Popen(
-            [*COMMAND, "run", "--collection", "docs", "--method", "kmeans"],
+            # Tests that a shell runs in the background ignore it, and children inherit that.
+            [
+                "env",
+                "--default-signal=INT",
+                *COMMAND,
+                *["run", "--collection", "docs", "--method", "kmeans"],
+            ],
             stdout=subprocess.PIPE,
             text=True,
             env=environment(SHOAL_SERVER=address),
-            # Tests that a shell runs in the background ignore it, and children inherit that.
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
         assert process.stdout is not None
         first = process.stdout.readline()  # The watch is under way.
