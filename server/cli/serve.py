@@ -17,6 +17,9 @@ from server.cli.console import print_json, say
 from server.cli.options import DataDirOption, JsonOption
 from server.config import LOOPBACK_HOSTS, Settings, load_settings
 
+OLD_COLLECTED_SELDOM = 1000
+"""Collections of younger objects before one of all, which a thousand open watches make long."""
+
 log = logging.getLogger(__name__)
 
 CALLS_SHARE = 0.2
@@ -128,6 +131,7 @@ async def _serve(settings: Settings, *, json_output: bool) -> None:
         # a tenth of a second each time.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*gc.get_threshold()[:2], OLD_COLLECTED_SELDOM)
         await served.server.start()
         try:
             _announce(settings, served.port, json_output=json_output)
