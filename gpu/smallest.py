@@ -59,26 +59,11 @@ def smallest(
     -----
     O(n_columns) a row, and n_kept for each of the some ``n_kept * log(n_columns)`` insertions.
     """
-    n_columns, last = matrix.shape[1], values.shape[1] - 1
+    columns = np.arange(matrix.shape[1])
     for line in range(len(matrix)):
-        kept, columns = values[line], at[line]
-        kept[:] = np.inf
-        columns[:] = 0
-        for start in range(0, n_columns, _RUN):
-            run = matrix[line, start : start + _RUN]
-            bound, n_candidates = kept[last], 0
-            for column in range(len(run)):
-                n_candidates += run[column] < bound
-            if not n_candidates:
-                continue
-            for column in range(len(run)):
-                value = run[column]
-                if value < kept[last]:
-                    place = last
-                    while place > 0 and kept[place - 1] > value:
-                        kept[place], columns[place] = kept[place - 1], columns[place - 1]
-                        place -= 1
-                    kept[place], columns[place] = value, start + column
+        values[line] = np.inf
+        at[line] = 0
+        _keep(matrix[line], columns, values[line], at[line])
 
 
 @compiled
@@ -100,21 +85,31 @@ def keep_smallest(
     values, at : array of shape (n_all, n_kept), float32 and int32
         Changed where `rows` say: ascending values, and the columns they came from.
     """
-    last = values.shape[1] - 1
     for line in range(len(rows)):
-        kept, names = values[rows[line]], at[rows[line]]
-        for start in range(0, len(columns), _RUN):
-            run = matrix[line, start : start + _RUN]
-            bound, n_candidates = kept[last], 0
-            for column in range(len(run)):
-                n_candidates += run[column] < bound
-            if not n_candidates:
-                continue
-            for column in range(len(run)):
-                value = run[column]
-                if value < kept[last]:
-                    place = last
-                    while place > 0 and kept[place - 1] > value:
-                        kept[place], names[place] = kept[place - 1], names[place - 1]
-                        place -= 1
-                    kept[place], names[place] = value, columns[start + column]
+        _keep(matrix[line], columns, values[rows[line]], at[rows[line]])
+
+
+@compiled
+def _keep(
+    found: NDArray[np.float32],
+    columns: NDArray[np.int64],
+    kept: NDArray[np.float32],
+    names: NDArray[np.int32],
+) -> None:
+    """Merge the values of one row, which stand for `columns`, into its smallest ones."""
+    last = len(kept) - 1
+    for start in range(0, len(found), _RUN):
+        run = found[start : start + _RUN]
+        bound, n_candidates = kept[last], 0
+        for column in range(len(run)):
+            n_candidates += run[column] < bound
+        if not n_candidates:
+            continue
+        for column in range(len(run)):
+            value = run[column]
+            if value < kept[last]:
+                place = last
+                while place > 0 and kept[place - 1] > value:
+                    kept[place], names[place] = kept[place - 1], names[place - 1]
+                    place -= 1
+                kept[place], names[place] = value, columns[start + column]
