@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,11 +18,11 @@ import numpy as np
 from distributed import Client, Lock, get_worker, secede
 
 from gpu.backend import device_memory_errors
-from gpu.clustering import Clustering, renumber_by_size
+from gpu.clustering import Clustering
 from gpu.crew import Crew, Member, MemberLostError, Oneself, keeper_of
 from gpu.errors import ClusteringError
 from gpu.frames import load_row_groups
-from gpu.kmeans import cuml_tolerance, n_starts_of
+from gpu.kmeans import clustering_of, cuml_tolerance, n_starts_of
 from gpu.memory import estimate
 from gpu.params import KMeansParams
 from gpu.parts import Frame, OpenFile, PartKeeper, PartSource
@@ -124,19 +124,11 @@ def kmeans(
 def _clustering(
     labels: Array, params: KMeansParams, device: str, notes: list[str], details: dict[str, Any]
 ) -> Clustering:
-    labels, _ = renumber_by_size(labels)
-    n_groups = int(labels.max()) + 1
-    if n_groups < params.n_clusters:
-        notes = [*notes, f"{params.n_clusters:,} groups were asked for and {n_groups:,} found"]
-    return Clustering(
-        labels=labels,
-        strength=None,
-        n_clusters=n_groups,
-        effective_params=asdict(params) | {"n_init": n_starts_of(params)},
-        device=device,
+    found = clustering_of(labels, params, device, details)
+    return replace(
+        found,
         device_reason=f"spread over {details['n_workers']} workers of the Dask cluster",
-        notes=notes,
-        details=details,
+        notes=[*notes, *found.notes],
     )
 
 

@@ -98,22 +98,33 @@ def kmeans(
         if backend.device == "gpu"
         else _fit_on_cpu(on_host(vectors), params, tell, n_threads)
     )
-    labels, _ = renumber_by_size(fitted.pop("labels"))
-    n_groups = int(labels.max()) + 1
-    notes = []
-    if n_groups < params.n_clusters:
-        # cuML, unlike the CPU, also leaves a group empty that has lost its points.
-        why = "" if backend.device == "gpu" else ": there are fewer distinct points than groups"
-        notes.append(f"{params.n_clusters:,} groups were asked for and {n_groups:,} found{why}")
+    # cuML, unlike the CPU, also leaves a group empty that has lost its points.
+    why = "" if backend.device == "gpu" else ": there are fewer distinct points than groups"
+    found = clustering_of(fitted.pop("labels"), params, backend.device, fitted, why_fewer=why)
     tell(1.0)
+    return found
+
+
+def clustering_of(
+    labels: Array,
+    params: KMeansParams,
+    device: str,
+    details: dict[str, Any],
+    *,
+    why_fewer: str = "",
+) -> Clustering:
+    """Put together what a fit found; where groups are missing, a note says so, and why."""
+    labels, _ = renumber_by_size(labels)
+    n_groups = int(labels.max()) + 1
+    told = f"{params.n_clusters:,} groups were asked for and {n_groups:,} found{why_fewer}"
     return Clustering(
         labels=labels,
         strength=None,
         n_clusters=n_groups,
         effective_params=asdict(params) | {"n_init": n_starts_of(params)},
-        device=backend.device,
-        notes=notes,
-        details=fitted,
+        device=device,
+        notes=[told] if n_groups < params.n_clusters else [],
+        details=details,
     )
 
 
@@ -138,7 +149,7 @@ def _fit_on_cpu(
         best: Partition | None = None
         best_inertia = math.inf
         for start in range(n_starts):
-            meter = _Meter(tell, start, n_starts, params.max_iter, tolerance)
+            meter = Meter(tell, start, n_starts, params.max_iter, tolerance)
             partition = _one_start(points, params, start, tolerance, each, meter)
             distances = squared_distances(points, partition.centroids, partition.labels, each)
             inertia = float(distances.sum(dtype=np.float64))
@@ -159,19 +170,19 @@ def _one_start(
     start: int,
     tolerance: float,
     each: Each,
-    meter: _Meter,
+    meter: Meter,
 ) -> Partition:
     rng = np.random.default_rng([params.random_state, start])
     rows, n_distinct = seeding_rows(points, params.n_clusters, rng)
-    sample = points[rows] if len(rows) < len(points) else points
-    n_centroids = min(params.n_clusters, n_distinct)
-    if params.init == "k-means++":
-        centroids = sample[plus_plus(sample, n_centroids, rng, each)]
-    else:
-        centroids = sample[rng.choice(distinct_rows(sample), n_centroids, replace=False)]
-    if len(sample) < len(points):
-        warm = lloyd(sample, centroids, tolerance=tolerance, max_iter=WARM_UP_ITERATIONS, each=each)
-        centroids = warm.centroids
+    is_all = len(rows) == len(points)
+    centroids = first_centroids(
+        points if is_all else points[rows],
+        n_distinct,
+        params,
+        rng,
+        each,
+        warm_up_tolerance=None if is_all else tolerance,
+    )
     return lloyd(
         points,
         centroids,
@@ -182,7 +193,39 @@ def _one_start(
     )
 
 
-class _Meter:
+def first_centroids(
+    sample: Array,
+    n_distinct: int,
+    params: KMeansParams,
+    rng: np.random.Generator,
+    each: Each,
+    *,
+    warm_up_tolerance: float | None,
+) -> Array:
+    """Choose centroids among the rows of a sample, and iterate on it.
+
+    Parameters
+    ----------
+    sample : array of shape (n_rows, n_dims), float32
+    n_distinct : int
+        How many of its rows differ; there are no more centroids.
+    warm_up_tolerance : float or None
+        None: the sample is all there is, and the fit itself iterates on it.
+    """
+    n_centroids = min(params.n_clusters, n_distinct)
+    if params.init == "k-means++":
+        centroids = sample[plus_plus(sample, n_centroids, rng, each)]
+    else:
+        centroids = sample[rng.choice(distinct_rows(sample), n_centroids, replace=False)]
+    if warm_up_tolerance is None:
+        return centroids
+    warm = lloyd(
+        sample, centroids, tolerance=warm_up_tolerance, max_iter=WARM_UP_ITERATIONS, each=each
+    )
+    return warm.centroids
+
+
+class Meter:
     """Turns shifts into a share done: they fall about geometrically towards the tolerance."""
 
     def __init__(
@@ -219,11 +262,8 @@ def _well_scaled(vectors: Array, each: Each) -> tuple[Array, float, float]:
     """
     n_dims = vectors.shape[1]
     square, mean_square = _moments(vectors, each)
-    spread = square - mean_square
-    # Squares are over all dimensions; a NaN or an infinity of an overflow fails the comparisons.
-    in_range = SMALLEST_SQUARE < square < LARGEST_SQUARE
-    if square == 0 or (in_range and mean_square <= OFFSET_RATIO * spread):
-        return vectors, 1.0, spread / n_dims
+    if are_accurate(square, mean_square):
+        return vectors, 1.0, (square - mean_square) / n_dims
     blocks = list(row_blocks(len(vectors), 8 * n_dims))
     totals = each(lambda rows: vectors[rows].sum(axis=0, dtype=np.float64), blocks)
     mean = np.sum(totals, axis=0) / len(vectors)
@@ -236,6 +276,19 @@ def _well_scaled(vectors: Array, each: Each) -> tuple[Array, float, float]:
     each(fill, blocks)
     square, mean_square = _moments(points, each)
     return points, scale, (square - mean_square) / n_dims
+
+
+def are_accurate(square: float, mean_square: float) -> bool:
+    """Whether float32 scores of rows are accurate as they are.
+
+    Parameters
+    ----------
+    square, mean_square : float
+        Mean squared length of the rows, and the squared length of their mean.
+    """
+    # Squares are over all dimensions; a NaN or an infinity of an overflow fails the comparisons.
+    in_range = SMALLEST_SQUARE < square < LARGEST_SQUARE
+    return square == 0 or (in_range and mean_square <= OFFSET_RATIO * (square - mean_square))
 
 
 def _moments(vectors: Array, each: Each) -> tuple[float, float]:

@@ -17,18 +17,11 @@ from numpy.typing import NDArray
 
 from gpu.crew import Crew
 from gpu.errors import TooFewPointsError
-from gpu.kmeans import (
-    LARGEST_SQUARE,
-    OFFSET_RATIO,
-    SMALLEST_SQUARE,
-    WARM_UP_ITERATIONS,
-    n_starts_of,
-)
-from gpu.lloyd import lloyd
+from gpu.kmeans import Meter, are_accurate, first_centroids, n_starts_of
 from gpu.parallel import worker_threads
 from gpu.params import KMeansParams
 from gpu.parts import Frame, Moments, Totals, unit_for
-from gpu.seeding import SAMPLE_PER_CENTROID, SAMPLE_POINTS, distinct_rows, plus_plus
+from gpu.seeding import SAMPLE_PER_CENTROID, SAMPLE_POINTS, distinct_rows
 
 Array = Any
 
@@ -86,11 +79,8 @@ def spread_kmeans(
     for start in range(n_starts):
         rng = np.random.default_rng([params.random_state, start])
         centroids = _first_centroids(crew, params, rng, course.tolerance, n_threads)
-
-        def tell(share: float, start: int = start) -> None:
-            progress((start + share) / n_starts)
-
-        found = course.run(centroids, tell)
+        meter = Meter(progress, start, n_starts, params.max_iter, course.tolerance)
+        found = course.run(centroids, meter)
         if best is None or found.inertia < best.inertia:
             best = found
     assert best is not None
@@ -107,10 +97,9 @@ def _well_scaled(crew: Crew) -> tuple[float, float, float]:
         largest coordinate, both as they are now.
     """
     square, mean_square, mean, largest = _moments(crew)
-    spread, n_dims = square - mean_square, len(mean)
-    in_range = SMALLEST_SQUARE < square < LARGEST_SQUARE
-    if square == 0 or (in_range and mean_square <= OFFSET_RATIO * spread):
-        return 1.0, spread / n_dims, largest
+    n_dims = len(mean)
+    if are_accurate(square, mean_square):
+        return 1.0, (square - mean_square) / n_dims, largest
     scale = max(crew.per_part("reach", mean)) or 1.0
     crew.frame = Frame(mean, scale)
     square, mean_square, _, largest = _moments(crew)
@@ -134,16 +123,11 @@ def _first_centroids(
 ) -> Array:
     """Seed on a sample, and iterate on it."""
     sample, n_distinct = _seeding_sample(crew, params.n_clusters, rng)
-    n_centroids = min(params.n_clusters, n_distinct)
+    is_all = len(sample) == crew.n_points
     with worker_threads(n_threads) as each:
-        if params.init == "k-means++":
-            centroids = sample[plus_plus(sample, n_centroids, rng, each)]
-        else:
-            centroids = sample[rng.choice(distinct_rows(sample), n_centroids, replace=False)]
-        if len(sample) == crew.n_points:
-            return centroids
-        warm = lloyd(sample, centroids, tolerance=tolerance, max_iter=WARM_UP_ITERATIONS, each=each)
-        return warm.centroids
+        return first_centroids(
+            sample, n_distinct, params, rng, each, warm_up_tolerance=None if is_all else tolerance
+        )
 
 
 def _seeding_sample(crew: Crew, n_centroids: int, rng: np.random.Generator) -> tuple[Array, int]:
@@ -185,18 +169,16 @@ class _Course:
     max_iter: int
     unit: float
 
-    def run(self, centroids: Array, tell: Callable[[float], None]) -> Spread:
+    def run(self, centroids: Array, meter: Meter) -> Spread:
         """Move centroids to the means of their rows until they stay, as `gpu.lloyd.lloyd`."""
         totals = self.crew.total("begin", centroids, self.unit)
-        first_shift = 0.0
         for n_iter in range(1, self.max_iter + 1):
             if not totals.counts.all():
                 totals = self._refilled(centroids, totals)
             moved = self._means(totals, centroids)
             squares = np.square(moved - centroids, dtype=np.float64).sum(axis=1)
             centroids, shift = moved, float(squares.sum())
-            first_shift = max(first_shift, shift)
-            tell(self._share(n_iter, shift, first_shift))
+            meter(n_iter, shift)
             totals = self.crew.total(
                 "follow", centroids, np.sqrt(squares).astype(np.float32), self.unit
             )
@@ -236,14 +218,6 @@ class _Course:
             for number, (moved, groups) in moves.items()
         }
         return self.crew.total("move", centroids, self.unit, own=own)
-
-    def _share(self, n_iter: int, shift: float, first_shift: float) -> float:
-        """Turn a shift into a share done: shifts fall about geometrically to the tolerance."""
-        share = n_iter / self.max_iter
-        if shift > 0 and 0 < self.tolerance < first_shift:
-            falling = math.log(first_shift / shift) / math.log(first_shift / self.tolerance)
-            share = max(share, falling)
-        return min(share, 1.0)
 
     def _ended(self, centroids: Array, n_iter: int, converged: bool) -> Spread:
         ends = self.crew.per_part("finish", centroids)
