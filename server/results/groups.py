@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 NOISE = -1
@@ -164,6 +165,18 @@ def members_table(
         values = coordinates[:, axis] if coordinates is not None and axis < axes else None
         columns.append(_floats(values, order))
     return pa.Table.from_arrays(columns, schema=MEMBERS_SCHEMA)
+
+
+def with_labels(members: pa.Table, labels: Mapping[str, str]) -> pa.Table:
+    """Give a members table with other labels for some groups, by their ids."""
+    if not labels:
+        return members
+    known = pa.array(list(labels), type=pa.string())
+    new = pa.array(list(labels.values()), type=pa.string())
+    position = members.schema.get_field_index("cluster_label")
+    changed = new.take(pc.index_in(members["cluster_id"].combine_chunks(), value_set=known))
+    column = pc.coalesce(changed, members["cluster_label"].combine_chunks())
+    return members.set_column(position, members.schema.field(position), column)
 
 
 def _check_lengths(n_points: int, *columns: pa.Array | NDArray[np.floating] | None) -> None:

@@ -20,7 +20,7 @@ from server.jobs.model import GroupNames, OutputCollection
 from server.qdrant.errors import CollectionNotFoundError
 from server.results.enrich import MAX_BATCH_DOCUMENTS, point_ids, written_by
 from server.results.fields import KEYS, Fields, one_row_each
-from server.results.groups import Group
+from server.results.groups import Group, with_labels
 from server.results.writes import RetryPolicy, repeat_passing
 
 PATIENCE = RetryPolicy(attempts=5)
@@ -49,14 +49,7 @@ def _renamed(group: Group, name: GroupNames | None) -> Group:
 def renamed_members(members: pa.Table, names: Sequence[GroupNames]) -> pa.Table:
     """Give a members table with its groups' new labels."""
     labels = {name.cluster_id: name.label for name in names if name.label is not None}
-    if not labels:
-        return members
-    known = pa.array(list(labels), type=pa.string())
-    new = pa.array(list(labels.values()), type=pa.string())
-    position = members.schema.get_field_index("cluster_label")
-    changed = new.take(pc.index_in(members["cluster_id"].combine_chunks(), value_set=known))
-    column = pc.coalesce(changed, members["cluster_label"].combine_chunks())
-    return members.set_column(position, members.schema.field(position), column)
+    return with_labels(members, labels)
 
 
 def rename_in_output(

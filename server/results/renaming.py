@@ -12,12 +12,11 @@ from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from qdrant_client import QdrantClient
 from qdrant_client import grpc as pb
 
 from server.results.documents import document_id
-from server.results.groups import Group
+from server.results.groups import Group, with_labels
 from server.results.writes import (
     MAX_BATCH_ROWS,
     N_IN_FLIGHT,
@@ -127,13 +126,7 @@ def rename_members(
 
 def with_names(members: pa.Table, groups: Sequence[Group]) -> pa.Table:
     """Give the members table with the present labels of groups; noise keeps its own."""
-    ids = pa.array([group.cluster_id for group in groups], pa.string())
-    labels = pa.array([group.label for group in groups], pa.string())
-    found = labels.take(pc.index_in(members["cluster_id"], value_set=ids).combine_chunks())
-    position = members.column_names.index(LABEL)
-    return members.set_column(
-        position, members.schema.field(LABEL), pc.coalesce(found, members[LABEL])
-    )
+    return with_labels(members, {group.cluster_id: group.label for group in groups})
 
 
 def _of_one_group(members: pa.Table) -> Iterator[slice]:
