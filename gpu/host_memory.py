@@ -47,6 +47,9 @@ _BLOCKS = 22 * MIB
 _SEEDED, _SEEDED_PER_CENTROID = 4096, 32
 """Points of k-means' seeding sample (`gpu.seeding`)."""
 
+_NOT_GIVEN_BACK = 1 / 3
+"""Share of its memory that the seeding leaves with the allocator, as measured."""
+
 _KEPT = 32
 """Neighbours that HDBSCAN keeps of each point (`gpu.boruvka`)."""
 
@@ -97,7 +100,9 @@ def _kmeans_bytes(n_points: int, n_dims: int, params: KMeansParams) -> int:
     sample = min(n_points, max(_SEEDED, _SEEDED_PER_CENTROID * params.n_clusters))
     centroids = params.n_clusters * n_dims * (3 * FLOAT + 2 * 8)
     seeding = sample * (n_dims * FLOAT * 7 // 5 + per_point)
-    return _BASE + n_points * per_point + seeding + centroids
+    # The sample is let go before the rows themselves are followed.
+    following = n_points * per_point + _NOT_GIVEN_BACK * seeding
+    return _BASE + int(max(seeding, following)) + centroids
 
 
 def _hdbscan_bytes(n_points: int, params: HdbscanParams, is_approximate: bool, free: int) -> int:

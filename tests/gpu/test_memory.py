@@ -78,6 +78,7 @@ print(json.dumps([used, estimate(method, n_points, n_dims, params, metric=metric
     [
         ("kmeans", 100_000, 128, {"n_clusters": 32, "max_iter": 2}, "euclidean"),
         ("kmeans", 60_000, 384, {"n_clusters": 16, "max_iter": 2}, "cosine"),
+        ("kmeans", 50_000, 256, {"n_clusters": 400, "max_iter": 2}, "euclidean"),
         ("hdbscan", 6_000, 32, {}, "euclidean"),
         ("hdbscan", 17_000, 32, {}, "euclidean"),
         ("hdbscan", 40_000, 128, {"approx_min_span_tree": True}, "cosine"),
