@@ -14,16 +14,17 @@ from typing import Self
 from qdrant_client import AsyncQdrantClient
 
 from server.config import Settings
+from server.engine.engine import Engine
+from server.engine.model import EngineSettings
+from server.engine.reach import require_reach
 from server.errors import NotFoundError, PreconditionError
 from server.jobs.admission import Admission, Limits
 from server.jobs.clusters import Clusters
-from server.jobs.engine import Engine, EngineSettings
 from server.jobs.events import EventLog
 from server.jobs.findings import Findings
 from server.jobs.model import ClusterRecord, NamespaceRecord, OutputCollection, RunRecord
 from server.jobs.parents import Parents
 from server.jobs.queue import QueueSettings, RunQueue
-from server.jobs.reach import require_reach
 from server.jobs.removal import Removal
 from server.jobs.results import Results
 from server.jobs.running import RunningRun, Workplace

@@ -9,9 +9,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
+from server.engine.engine import Engine
+from server.engine.model import StoppedError
 from server.jobs import moves, pipeline
 from server.jobs.definition import parse_definition
-from server.jobs.engine import Engine, StoppedError
 from server.jobs.events import EventLog
 from server.jobs.ledger import utc_now
 from server.jobs.model import ClusterRecord, RunRecord, RunResult

@@ -14,9 +14,9 @@ from server.api.convert.tasks import TASK_TYPE, task_to_pb, worker_to_pb
 from server.api.convert.values import required
 from server.api.limits import Window, wants_total
 from server.api.listing import checked_window, checked_word
+from server.engine.model import WorkerState
 from server.errors import Violation
 from server.jobs.clusters import Clusters
-from server.jobs.engine import WorkerState
 from server.jobs.model import ClusterRecord, ClusterStatus, RunRecord, RunStatus, run_status_word
 from server.stores.base import RunQuery
 

@@ -12,9 +12,10 @@ from server.api.tls import TlsFiles, TlsFilesError
 from server.config import LOOPBACK_HOSTS, Settings
 from server.doctor.certificates import days_left
 from server.doctor.finding import Finding
+from server.engine.engine import Engine
+from server.engine.model import EngineSettings
+from server.engine.reach import require_reach
 from server.errors import ShoalError
-from server.jobs.engine import Engine, EngineSettings
-from server.jobs.reach import require_reach
 from server.jobs.stages.probing import WorkerFacts, probe_worker
 from server.labeling.client import find_fault
 from server.qdrant.client import QdrantAddress

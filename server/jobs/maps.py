@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from server.engine.engine import Engine
+from server.engine.model import StoppedError, WorkerDiedError
 from server.errors import UnavailableError
-from server.jobs.engine import Engine, StoppedError, WorkerDiedError
 from server.jobs.findings import Findings
 from server.jobs.model import ClusterRecord, RunRecord
 from server.jobs.spec import Device

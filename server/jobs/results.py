@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from qdrant_client import AsyncQdrantClient
 
+from server.engine.engine import Engine
 from server.jobs.clusters import Clusters
-from server.jobs.engine import Engine
 from server.jobs.enriching import Enrichments
 from server.jobs.events import EventLog
 from server.jobs.exporting import Exports

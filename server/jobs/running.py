@@ -21,9 +21,10 @@ from uuid import uuid4
 
 from gpu.errors import ClusteringError, HostMemoryError
 from server import logs, tracing
+from server.engine.engine import Engine
+from server.engine.model import StoppedError, WorkerDiedError
 from server.errors import ClusterNotFoundError, RunFailure, ShoalError, UnavailableError
 from server.jobs import moves, pipeline
-from server.jobs.engine import Engine, StoppedError, WorkerDiedError
 from server.jobs.events import EventLog, final_event
 from server.jobs.held import HeldRun, StopReason, seconds
 from server.jobs.ledger import utc_now

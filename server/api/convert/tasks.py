@@ -7,7 +7,7 @@ from collections.abc import Collection
 from clusters.v1 import task_pb2
 
 from server.api.convert.values import struct_of, time_of
-from server.jobs.engine import WorkerState
+from server.engine.model import WorkerState
 from server.jobs.model import ClusterRecord, RunRecord, run_status_word
 
 TASK_TYPE = "engine_cluster_build"

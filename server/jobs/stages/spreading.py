@@ -21,9 +21,9 @@ from gpu.errors import DeviceError, DeviceMemoryError, HostMemoryError
 from gpu.params import KMeansParams, Params
 from gpu.parts import PartSource, cut_parts, suitable_part_bytes
 from gpu.vectors import is_angular
+from server.engine.fitness import GPU
+from server.engine.task import cluster_client
 from server.export.rows import vector_columns
-from server.jobs.engine import cluster_client
-from server.jobs.fitness import GPU
 from server.jobs.spec import StageTeller
 from server.jobs.stages.loading import Documents
 from server.jobs.stages.work import Work

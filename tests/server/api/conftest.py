@@ -24,9 +24,9 @@ from server.api.rest.check import GatewayChecks
 from server.api.server import Services, build_grpc_server
 from server.api.service import ClusterService
 from server.api.task_service import TaskService
+from server.engine.engine import Engine
 from server.jobs.admission import Admission
 from server.jobs.clusters import Clusters
-from server.jobs.engine import Engine
 from server.jobs.events import EventLog
 from server.jobs.model import RunResult
 from server.jobs.parents import Parents

@@ -5,7 +5,7 @@ from __future__ import annotations
 from clusters.v1 import task_pb2
 
 from server.api.convert.tasks import worker_to_pb
-from server.jobs.engine import WorkerState
+from server.engine.model import WorkerState
 from tests.server.api.world import Caller
 
 

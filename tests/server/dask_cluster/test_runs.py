@@ -23,9 +23,9 @@ from gpu.kmeans import kmeans
 from gpu.params import KMeansParams
 from server.app import App
 from server.config import Settings
+from server.engine.reach import OutOfReachError
 from server.jobs.events import Heartbeat
 from server.jobs.model import ClusterRecord, EventRecord
-from server.jobs.reach import OutOfReachError
 from server.jobs.stages.loading import ID_COLUMNS
 from server.qdrant.client import connect
 from server.qdrant.importer import import_parquet

@@ -14,7 +14,7 @@ from gpu_mixtures import mixture
 
 from server.app import App
 from server.config import Settings
-from server.jobs.engine import NoWorkerError
+from server.engine.model import NoWorkerError
 from server.qdrant.client import connect
 from server.qdrant.importer import import_parquet
 

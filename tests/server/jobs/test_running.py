@@ -12,9 +12,9 @@ import pytest
 from job_fixtures import NAMESPACE, PREPARED, RESULT, WAIT_S, Bench
 
 from gpu.errors import TooFewPointsError
+from server.engine.model import WorkerDiedError
 from server.errors import NotFoundError
 from server.jobs import held, moves, pipeline, running
-from server.jobs.engine import WorkerDiedError
 from server.jobs.ledger import utc_now
 from server.jobs.model import ClusterRecord, EventRecord
 from server.jobs.moves import MAX_ATTEMPTS

@@ -13,8 +13,9 @@ import pytest
 import pytest_asyncio
 
 from gpu.errors import TooFewPointsError
-from server.jobs.engine import Engine, EngineSettings, StoppedError, WorkerDiedError
-from server.jobs.inside import WORKER_NICENESS
+from server.engine.engine import Engine
+from server.engine.inside import WORKER_NICENESS
+from server.engine.model import EngineSettings, StoppedError, WorkerDiedError
 from server.qdrant.client import QdrantAddress, connect
 from server.qdrant.errors import QdrantUnavailableError
 from server.qdrant.schema import describe

@@ -15,8 +15,8 @@ from uuid import uuid4
 
 import fsspec
 
+from server.engine.engine import Engine
 from server.errors import PreconditionError
-from server.jobs.engine import Engine
 from server.qdrant.client import QdrantAddress
 
 CONNECT_TIMEOUT_S = 3.0

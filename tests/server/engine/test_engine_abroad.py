@@ -16,9 +16,9 @@ import pytest_asyncio
 from certificates import Authority
 from dask_processes import DaskProcesses, dask_processes
 
-from server.jobs.engine import (
+from server.engine.engine import Engine
+from server.engine.model import (
     ClusterAwayError,
-    Engine,
     EngineSettings,
     NoWorkerError,
     StoppedError,
@@ -185,7 +185,7 @@ async def test_a_stop_before_the_start_is_heeded(engine: Engine, tmp_path: Path)
 async def test_work_of_a_server_that_is_gone_ends(processes: DaskProcesses) -> None:
     lonely = await connected(processes)
     task, pid = await begun(lonely, "run_lonely", multiply_for_ever)
-    await lonely._disconnect()  # As when its process is killed: nothing is stopped.
+    await lonely._workers.close()  # As when its process is killed: nothing is stopped.
     with pytest.raises(ClusterAwayError):
         await task
     await is_gone(pid)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from server.jobs.fitness import Cluster, unfitness, version_faults
+from server.engine.fitness import Cluster, unfitness, version_faults
 
 
 def cluster(*workers: dict[str, Any]) -> Cluster:

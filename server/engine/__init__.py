@@ -1,0 +1,1 @@
+"""Worker processes, and the functions that run in them: through Dask, here or on a cluster."""
