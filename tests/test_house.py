@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Which files may import a package; every other file of server/ and gpu/ may not.
 ONLY_IN = {
-    "motor": ["server/stores/mongo.py"],
-    "pymongo": ["server/stores/mongo.py", "server/stores/mongo_schema.py"],
+    "motor": ["server/stores/mongo_connection.py"],
+    "pymongo": ["server/stores/mongo"],
     "openai": ["server/labeling/client.py"],
     "prometheus_client": ["server/metrics.py"],
     "opentelemetry": ["server/tracing.py"],

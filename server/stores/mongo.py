@@ -1,30 +1,22 @@
 """The shared job store: MongoDB, for any number of server replicas.
 
 One document per cluster, changed by a replace that names the revision it read: a single
-MongoDB server has no transactions. Motor is imported here only, and only calls are used
-that PyMongo's AsyncMongoClient has too (aggregations go through `command`, because
-`aggregate` is awaited in one and not in the other), so that changing over is one import.
-
-What was acknowledged is on the disks of a majority; what was read is too.
+MongoDB server has no transactions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo import ReadPreference, WriteConcern
-from pymongo.errors import ConfigurationError, DuplicateKeyError, InvalidURI
-from pymongo.read_concern import ReadConcern
+from pymongo.errors import DuplicateKeyError
 
 from server.errors import (
     AlreadyExistsError,
     ClusterNotFoundError,
     ConflictError,
     NotFoundError,
-    PreconditionError,
     ShoalError,
     UnavailableError,
 )
@@ -43,7 +35,6 @@ from server.stores.documents import (
     SORT_FIELDS,
     UNKNOWN,
     changed_meanwhile,
-    cluster_fields,
     cursor_gone,
     decode,
     decode_cluster,
@@ -53,9 +44,9 @@ from server.stores.documents import (
     microseconds,
     name_taken,
     request_id_taken,
-    run_fields,
     run_page,
 )
+from server.stores.mongo_connection import MongoConnection
 from server.stores.mongo_schema import Fields, words_for
 
 MAX_APPENDS = 1000
@@ -64,88 +55,8 @@ MAX_APPENDS = 1000
 _READ_BY_US: Fields = {"schema_version": {"$lte": SCHEMA_VERSION}}
 
 
-class MongoStore:
-    """Keeps jobs, events, namespaces and keys in one MongoDB database.
-
-    Parameters
-    ----------
-    uri : str
-        ``mongodb://`` address. It may hold a password, so no message repeats it.
-    database : str
-        Name of the database; its collections and indexes are made by `open`.
-    timeout_s : float
-        How long a call waits for a server or its answer, in seconds, before UnavailableError.
-    """
-
-    def __init__(self, uri: str, database: str, timeout_s: float = 10.0) -> None:
-        self._uri = uri
-        self._name = database
-        self._timeout_ms = int(timeout_s * 1000)
-        self._client: Any = None
-        self._open_database: Any = None
-
-    async def open(self) -> None:
-        """Connect and create missing indexes.
-
-        Raises
-        ------
-        PreconditionError
-            If the address is not valid.
-        StoreVersionError
-            If a newer version set this database up. Nothing is changed.
-        """
-        if self._client is not None:
-            return
-        try:
-            self._client = AsyncIOMotorClient(
-                self._uri,
-                appname="shoal",
-                serverSelectionTimeoutMS=self._timeout_ms,
-                connectTimeoutMS=self._timeout_ms,
-                socketTimeoutMS=self._timeout_ms,
-            )
-        except (InvalidURI, ConfigurationError, ValueError):
-            # Without the driver's words: they can quote a piece of the password.
-            raise PreconditionError(
-                "the MongoDB address is not valid; it must look like mongodb://user:password@"
-                "host:27017 with special characters of user and password percent-encoded"
-            ) from None
-        self._open_database = self._client.get_database(
-            self._name,
-            read_preference=ReadPreference.PRIMARY,
-            read_concern=ReadConcern("majority"),
-            write_concern=WriteConcern("majority", wtimeout=self._timeout_ms, j=True),
-        )
-        try:
-            with words_for(self._name):
-                await schema.prepare(self._open_database)
-        except BaseException:
-            await self.close()
-            raise
-
-    async def close(self) -> None:
-        """Close all connections."""
-        client, self._client, self._open_database = self._client, None, None
-        if client is not None:
-            client.close()
-
-    async def ping(self) -> None:
-        """Ask the server for a sign of life, or raise `UnavailableError`."""
-        with words_for(self._name):
-            await self._database.command("ping")
-
-    async def clock(self) -> datetime:
-        """Give the server's time, in whole milliseconds."""
-        with words_for(self._name):
-            answer = await self._database.command("isMaster")
-        told: datetime = answer["localTime"]
-        return told if told.tzinfo is not None else told.replace(tzinfo=UTC)
-
-    @property
-    def _database(self) -> Any:
-        if self._open_database is None:
-            raise UnavailableError(f"job store {self._name!r} is closed")
-        return self._open_database
+class MongoStore(MongoConnection):
+    """Keeps jobs, events, namespaces and keys in one MongoDB database."""
 
     # Clusters
 
@@ -153,7 +64,7 @@ class MongoStore:
         """Store a new cluster with its runs; a taken request id is told before a taken name."""
         with words_for(self._name):
             try:
-                await self._database.clusters.insert_one(_cluster_document(record))
+                await self._database.clusters.insert_one(schema.cluster_document(record))
             except DuplicateKeyError as error:
                 raise await self._duplicate(record) from error
 
@@ -198,7 +109,9 @@ class MongoStore:
         with words_for(self._name):
             try:
                 before = await self._database.clusters.find_one_and_replace(
-                    _same_revision(record), _cluster_document(stored), projection=["runs"]
+                    schema.same_revision(record),
+                    schema.cluster_document(stored),
+                    projection=["runs"],
                 )
             except DuplicateKeyError as error:
                 raise await self._duplicate(record) from error
@@ -221,7 +134,7 @@ class MongoStore:
     async def delete_cluster(self, record: ClusterRecord) -> None:
         """Remove a cluster, then its runs' events, under the same condition as a replace."""
         with words_for(self._name):
-            done = await self._database.clusters.delete_one(_same_revision(record))
+            done = await self._database.clusters.delete_one(schema.same_revision(record))
             if done.deleted_count == 0:
                 raise changed_meanwhile(record)
             await self._delete_events([run.run_id for run in record.runs])
@@ -234,7 +147,7 @@ class MongoStore:
         """Find out which unique field was in the way; servers word their answer differently."""
         clusters = self._database.clusters
         others = {"namespace_id": record.namespace_id, "_id": {"$ne": record.cluster_id}}
-        key = _request_key(record)
+        key = schema.request_key_field(record)
         if key and await clusters.find_one({**others, **key}, ["_id"]):
             return request_id_taken(record)
         if await clusters.find_one({**others, "cluster_name": record.cluster_name}, ["_id"]):
@@ -349,18 +262,6 @@ class MongoStore:
                     ready += decode_listed([(row.get("document", ""), cluster_id)])
         return ready
 
-    async def _aggregate(self, *stages: Fields, over: str = "clusters") -> list[Fields]:
-        """Run a pipeline whose answer is small enough for one batch."""
-        answer = await self._database.command(
-            "aggregate",
-            over,
-            pipeline=list(stages),
-            cursor={"batchSize": 100_000},
-            readConcern={"level": "majority"},
-        )
-        rows: list[Fields] = answer["cursor"]["firstBatch"]
-        return rows
-
     # Events
 
     async def append_event(self, event: EventRecord) -> EventRecord:
@@ -433,12 +334,12 @@ class MongoStore:
 
     async def list_namespaces(self, organization_id: str | None = None) -> list[NamespaceRecord]:
         """Give all namespaces (of one organization), oldest first."""
-        rows = await self._rows("namespaces", _of_organization(organization_id))
+        rows = await self._rows("namespaces", schema.of_organization(organization_id))
         return [decode(NamespaceRecord, row["document"], row["_id"]) for row in rows]
 
     async def insert_key(self, record: KeyRecord) -> None:
         """Store a new key; its id and its secret are new too (else AlreadyExistsError)."""
-        await self._insert("keys", _key_document(record), record.key_id)
+        await self._insert("keys", schema.key_document(record), record.key_id)
 
     async def find_key(self, sha256: str) -> KeyRecord | None:
         """Find a key by the SHA-256 of its secret, revoked ones included."""
@@ -447,14 +348,14 @@ class MongoStore:
 
     async def list_keys(self, organization_id: str | None = None) -> list[KeyRecord]:
         """Give all keys (of one organization), oldest first."""
-        rows = await self._rows("keys", _of_organization(organization_id))
+        rows = await self._rows("keys", schema.of_organization(organization_id))
         return [decode(KeyRecord, row["document"], row["_id"]) for row in rows]
 
     async def replace_key(self, record: KeyRecord) -> None:
         """Write a changed key (a revocation), or raise `NotFoundError`."""
         with words_for(self._name):
             done = await self._database["keys"].replace_one(
-                {"_id": record.key_id}, _key_document(record)
+                {"_id": record.key_id}, schema.key_document(record)
             )
         if done.matched_count == 0:
             raise NotFoundError("key", record.key_id)
@@ -471,41 +372,3 @@ class MongoStore:
             found = self._database[collection].find(wanted)
             rows: list[Fields] = await found.sort([("created_us", 1), ("_id", 1)]).to_list(None)
         return rows
-
-
-def _cluster_document(record: ClusterRecord) -> Fields:
-    fields = cluster_fields(record)
-    return {
-        "_id": fields.pop("cluster_id"),
-        **fields,
-        **_request_key(record),
-        "runs": run_fields(record),
-    }
-
-
-def _request_key(record: ClusterRecord) -> Fields:
-    if record.request_id is None:
-        return {}
-    return {"request_key": schema.request_key(record.namespace_id, record.request_id)}
-
-
-def _same_revision(record: ClusterRecord) -> Fields:
-    return {
-        "_id": record.cluster_id,
-        "namespace_id": record.namespace_id,
-        "revision": record.revision,
-    }
-
-
-def _of_organization(organization_id: str | None) -> Fields:
-    return {} if organization_id is None else {"organization_id": organization_id}
-
-
-def _key_document(record: KeyRecord) -> Fields:
-    return {
-        "_id": record.key_id,
-        "sha256": record.sha256,
-        "organization_id": record.organization_id,
-        "created_us": microseconds(record.created_at),
-        "document": encode(record),
-    }

@@ -1,4 +1,4 @@
-"""MongoDB's side of the job store: indexes, version, filters, and words for its errors."""
+"""MongoDB's side of the job store: indexes, version, documents, filters, words for its errors."""
 
 from __future__ import annotations
 
@@ -16,9 +16,16 @@ from pymongo.errors import (
 )
 
 from server.errors import PreconditionError, UnavailableError
-from server.jobs.model import SCHEMA_VERSION
+from server.jobs.model import SCHEMA_VERSION, ClusterRecord, KeyRecord
 from server.stores.base import ClusterQuery, RunQuery
-from server.stores.documents import STORE_VERSION, StoreVersionError
+from server.stores.documents import (
+    STORE_VERSION,
+    StoreVersionError,
+    cluster_fields,
+    encode,
+    microseconds,
+    run_fields,
+)
 
 Fields = dict[str, Any]
 
@@ -141,3 +148,46 @@ def runs_page(query: RunQuery) -> list[Fields]:
         {"$limit": query.limit},
         {"$project": {"_id": 0, "cluster_id": "$_id", "run_id": "$runs.run_id"}},
     ]
+
+
+def cluster_document(record: ClusterRecord) -> Fields:
+    """Give a cluster as it is stored: its record as text, and the fields that queries look at."""
+    fields = cluster_fields(record)
+    return {
+        "_id": fields.pop("cluster_id"),
+        **fields,
+        **request_key_field(record),
+        "runs": run_fields(record),
+    }
+
+
+def request_key_field(record: ClusterRecord) -> Fields:
+    """Give the field of a request id; none where there is none."""
+    if record.request_id is None:
+        return {}
+    return {"request_key": request_key(record.namespace_id, record.request_id)}
+
+
+def same_revision(record: ClusterRecord) -> Fields:
+    """Match the stored cluster while nobody else has changed it."""
+    return {
+        "_id": record.cluster_id,
+        "namespace_id": record.namespace_id,
+        "revision": record.revision,
+    }
+
+
+def of_organization(organization_id: str | None) -> Fields:
+    """Match what belongs to an organization; without one, all."""
+    return {} if organization_id is None else {"organization_id": organization_id}
+
+
+def key_document(record: KeyRecord) -> Fields:
+    """Give a key as it is stored."""
+    return {
+        "_id": record.key_id,
+        "sha256": record.sha256,
+        "organization_id": record.organization_id,
+        "created_us": microseconds(record.created_at),
+        "document": encode(record),
+    }
