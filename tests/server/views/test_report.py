@@ -126,7 +126,7 @@ def test_a_report_opens_offline_and_draws_its_charts(open_page: Open):
     assert opened.page.evaluate("window.hacked") is None
     headings = opened.page.locator("h2").all_inner_texts()
     assert headings == [
-        "Warnings", "What was asked", "What ran", "Quality", "Sizes of the groups",
+        "Notes and warnings", "What was asked", "What ran", "Quality", "Sizes of the groups",
         "Silhouettes by group", "Condensed tree", "Other numbers of groups", "Time per stage",
         "Groups",
     ]  # fmt: skip
