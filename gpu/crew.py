@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from gpu.parts import Frame, PartKeeper, PartSource, Totals
+from gpu.parts import Frame, PartSource, Totals
 
 
 def keeper_of(number: int, n_parts: int, n_members: int) -> int:
@@ -37,12 +37,24 @@ class Member(Protocol):
         ...
 
 
+class Keeper(Protocol):
+    """Answers about parts, as `gpu.parts.PartKeeper` does."""
+
+    def per_part(self, *asked: Any) -> dict[int, Any]:
+        """Answer for each of some parts."""
+        ...
+
+    def totals(self, *asked: Any) -> dict[int, Any]:
+        """Answer with the sum over some parts."""
+        ...
+
+
 class Oneself:
     """The asking process as a member; it works while it waits for its own answer."""
 
     name = "this worker"
 
-    def __init__(self, keeper: PartKeeper) -> None:
+    def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
 
     def ask(self, kind: str, *asked: Any) -> Callable[[], dict[int, Any]]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gpu.backend import Backend, device_memory_errors
 from gpu.clustering import Clustering, Progress, clustered, no_progress
 from gpu.errors import UnsupportedOnDeviceError
-from gpu.memory import estimate
+from gpu.memory import DBSCAN_BATCH_MB, estimate
 from gpu.parallel import Each, worker_threads
 from gpu.params import NOISE, DbscanParams
 from gpu.squared_distances import SquaredDistances
@@ -202,6 +202,7 @@ def _fit_on_gpu(vectors: Array, params: DbscanParams) -> Array:
             eps=params.eps,
             min_samples=params.min_samples,
             metric="euclidean",
+            max_mbytes_per_batch=DBSCAN_BATCH_MB,
             calc_core_sample_indices=False,
             output_type="numpy",
         ).fit(points)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 from gpu.params import HdbscanParams, KMeansParams
+from gpu.vectors import DEVICE_BLOCK_BYTES
 
 FLOAT = 4
 
@@ -17,6 +18,14 @@ COPIES = 2
 
 BASE_BYTES = 256 << 20
 """Blocks of rows of our own (four of `gpu.vectors.DEVICE_BLOCK_BYTES`), library buffers."""
+
+STREAMED_PIECE_BYTES = 128 << 20
+"""What streamed k-means works with at a time, beside the block of rows itself."""
+
+_MOST_PIECE_ROWS = 8192
+"""Rows whose sum per group is taken in float32, before it is added in float64."""
+
+_LIBRARY_BYTES = 64 << 20
 
 _DESCENT_DEGREE = 64
 
@@ -51,6 +60,30 @@ def _kmeans_bytes(n_points: int, n_dims: int, params: KMeansParams) -> int:
         per_point += (2 + candidates) * FLOAT
     # Centroids: the best start's, this one's, the next, and their sums twice.
     return n_points * per_point + 5 * params.n_clusters * n_dims * FLOAT
+
+
+def streamed_piece_rows(n_dims: int, n_clusters: int) -> int:
+    """Give the number of rows that streamed k-means compares with all centroids at a time."""
+    fitting = STREAMED_PIECE_BYTES // _streamed_row_bytes(n_dims, n_clusters)
+    return max(1, min(_MOST_PIECE_ROWS, fitting))
+
+
+def _streamed_row_bytes(n_dims: int, n_clusters: int) -> int:
+    # Either the row in float64, twice, and back; or its scores, whose it is, and that in float32.
+    return max(20 * n_dims, 4 * n_dims + 9 * n_clusters)
+
+
+def streamed_bytes(n_points: int, n_dims: int, params: KMeansParams) -> int:
+    """Estimate the peak of k-means on the GPU where its rows pass through in blocks."""
+    k = params.n_clusters
+    rows = min(n_points, streamed_piece_rows(n_dims, k))
+    # One block is worked on while the next one arrives.
+    blocks = 2 * min(DEVICE_BLOCK_BYTES, n_points * n_dims * FLOAT)
+    # Centroids, the same by columns, sums of a piece, and in float64 all sums.
+    centroids = k * n_dims * (3 * FLOAT + 8)
+    labels = n_points * FLOAT
+    piece = rows * _streamed_row_bytes(n_dims, k)
+    return _LIBRARY_BYTES + blocks + piece + centroids + labels
 
 
 def _hdbscan_bytes(n_points: int, params: HdbscanParams) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from gpu.backend import Backend, device_memory_errors
 from gpu.clustering import Clustering, Progress, renumber_by_size
-from gpu.errors import TooFewPointsError
+from gpu.device_memory import streamed_bytes
+from gpu.errors import DeviceMemoryError, TooFewPointsError
 from gpu.groups import squared_distances
 from gpu.lloyd import Partition, lloyd
-from gpu.memory import estimate
+from gpu.memory import estimate, free_bytes
 from gpu.parallel import Each, worker_threads
 from gpu.params import KMeansParams
 from gpu.seeding import distinct_rows, plus_plus, seeding_rows
@@ -87,22 +88,25 @@ def kmeans(
     Starts, stopping rule and the refilling of empty groups are scikit-learn's, but seeding looks
     at a sample, and a start first iterates on that sample. Where fewer distinct points exist
     than groups were asked for there is one group per distinct point, and a note says so.
+
+    Vectors that do not fit into the GPU's memory pass through it in blocks, once an iteration
+    (`gpu.streamed_kmeans`), and a note says so.
     """
     require_matrix(vectors)
     if len(vectors) < params.n_clusters:
         raise TooFewPointsError(n_points=len(vectors), needed=params.n_clusters)
     require_finite(vectors)
     tell = progress or _ignore
-    fitted = (
-        _fit_on_gpu(vectors, params)
+    fitted, notes = (
+        _fit_on_gpu(vectors, params, tell, n_threads)
         if backend.device == "gpu"
-        else _fit_on_cpu(on_host(vectors), params, tell, n_threads)
+        else (_fit_on_cpu(on_host(vectors), params, tell, n_threads), [])
     )
     # cuML, unlike the CPU, also leaves a group empty that has lost its points.
     why = "" if backend.device == "gpu" else ": there are fewer distinct points than groups"
     found = clustering_of(fitted.pop("labels"), params, backend.device, fitted, why_fewer=why)
     tell(1.0)
-    return found
+    return replace(found, notes=[*notes, *found.notes])
 
 
 def clustering_of(
@@ -306,11 +310,57 @@ def _moments(vectors: Array, each: Each) -> tuple[float, float]:
     return math.fsum(square for square, _ in parts) / len(vectors), float(mean @ mean)
 
 
-def _fit_on_gpu(vectors: Array, params: KMeansParams) -> dict[str, Any]:
+def _fit_on_gpu(
+    vectors: Array, params: KMeansParams, tell: Progress, n_threads: int | None
+) -> tuple[dict[str, Any], list[str]]:
+    """Fit all at once where there is room, else block by block; the notes say why."""
+    n_points, n_dims = vectors.shape
+    needed, free = estimate("kmeans", n_points, n_dims, params, "gpu"), free_bytes("gpu")
+    if needed <= free:
+        try:
+            return _fit_at_once(vectors, params, needed), []
+        except DeviceMemoryError as error:
+            free = error.free_bytes
+    # Only now is what the failed fit held let go.
+    note = (
+        f"k-means took the vectors through the GPU in blocks: all at once needs about "
+        f"{needed:,} bytes there, {free:,} are free"
+    )
+    return _fit_in_blocks(vectors, params, tell, n_threads), [note]
+
+
+def _fit_in_blocks(
+    vectors: Array, params: KMeansParams, tell: Progress, n_threads: int | None
+) -> dict[str, Any]:
+    import cupy
+
+    # It imports this module.
+    from gpu.streamed_kmeans import streamed_kmeans
+
+    def tell_in_time(share: float) -> None:
+        # Else copies pile up in locked memory where the device is slower than the host.
+        cupy.cuda.get_current_stream().synchronize()
+        tell(share)
+
+    # A pool of its own: cudaMalloc and cudaFree for each of the many small arrays would wait for
+    # the device. It goes with the fit.
+    pool = cupy.cuda.MemoryPool()
+    n_points, n_dims = vectors.shape
+    with (
+        device_memory_errors(streamed_bytes(n_points, n_dims, params)),
+        cupy.cuda.using_allocator(pool.malloc),
+    ):
+        found = streamed_kmeans(
+            vectors, params, xp=cupy, progress=tell_in_time, n_threads=n_threads
+        )
+    cupy.get_default_pinned_memory_pool().free_all_blocks()
+    return dict(vars(found))
+
+
+def _fit_at_once(vectors: Array, params: KMeansParams, needed: int) -> dict[str, Any]:
     import cupy
     from cuml.cluster import KMeans
 
-    needed = estimate("kmeans", len(vectors), vectors.shape[1], params, "gpu")
     with device_memory_errors(needed):
         points = centred_copy(vectors, cupy)
         tolerance, scale = cuml_tolerance(params.tol, _mean_variance(points))

@@ -13,9 +13,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from gpu.backend import gpu_unusable
-from gpu.device_memory import device_bytes
+from gpu.device_memory import device_bytes, streamed_bytes
 from gpu.host_memory import host_bytes
-from gpu.params import AgglomerativeParams, HdbscanParams, KMeansParams, Params, SpectralParams
+from gpu.params import (
+    AgglomerativeParams,
+    DbscanParams,
+    HdbscanParams,
+    KMeansParams,
+    Params,
+    SpectralParams,
+)
 
 FLOAT = 4
 BASE_BYTES = 64 << 20
@@ -23,6 +30,9 @@ BASE_BYTES = 64 << 20
 
 ON_BLOCKS_BYTES = 256 << 20
 """What a method needs there that looks at one block of pairs at a time and forgets it."""
+
+DBSCAN_BATCH_MB = 2_000
+"""Millions of bytes of pairs that cuML's DBSCAN is let look at together; its own is 13,000."""
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -51,12 +61,14 @@ def estimate(
     metric : str
         cosine and dot take a copy of rows that are not of length 1.
     free : int or None
-        Bytes that the fit may count on, on the CPU; None: what is free now.
+        Bytes that the fit may count on. On the CPU None is what is free now; on the GPU None
+        asks for a fit of all vectors at once, where k-means can do with less.
 
     Returns
     -------
     int
-        Bytes, beyond the vectors on the CPU and with them on the GPU.
+        Bytes, beyond the vectors on the CPU and with them on the GPU, where k-means that does not
+        fit into `free` streams them (`gpu.streamed_kmeans`).
     """
     if isinstance(params, HdbscanParams):
         approximate = params.is_approximate(n_points, metric, device)
@@ -71,7 +83,10 @@ def estimate(
             free=free_bytes("cpu") if free is None else free,
         )
     if isinstance(params, KMeansParams | HdbscanParams):
-        return device_bytes(n_points, n_dims, params)
+        needed = device_bytes(n_points, n_dims, params)
+        if isinstance(params, KMeansParams) and free is not None and needed > free:
+            return min(needed, streamed_bytes(n_points, n_dims, params))
+        return needed
     # The vectors, unit or centred rows, and the library's own.
     matrix = 3 * n_points * n_dims * FLOAT
     return BASE_BYTES + matrix + _on_device(n_points, n_dims, params) + n_points * 64
@@ -81,6 +96,9 @@ def _on_device(n_points: int, n_dims: int, params: Params) -> int:
     match params:
         case AgglomerativeParams():
             return n_points * 128
+        case DbscanParams():
+            # Of each pair whether it is near, and, were all near, its number in a list.
+            return min(9 * n_points * n_points, DBSCAN_BATCH_MB * 1_000_000)
         case SpectralParams(affinity="rbf"):
             return 20 * n_points * n_points
         case SpectralParams():

@@ -8,14 +8,18 @@ hardware is asked by tests/gpu_device.
 
 import sys
 import types
+from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
 
 import numpy as np
 import pytest
+from sklearn.metrics import adjusted_rand_score as agreement
 
-from gpu import groups, layout, sampling, vectors
+from gpu import clustering, groups, layout, sampling, vectors
 from gpu.backend import Backend
 from gpu.clustering import fit
-from gpu.errors import InvalidVectorsError
+from gpu.errors import DeviceMemoryError, InvalidVectorsError
 from gpu.kmeans import _mean_variance, cuml_tolerance
 from gpu.metrics import quality
 from gpu.params import NOISE, KMeansParams
@@ -23,16 +27,21 @@ from gpu.sampling import assign_rest
 from gpu.summary import summarize
 from gpu.vectors import array_module, beside, centred_copy, on_host, unit_rows, usable_rows
 
+kmeans = import_module("gpu.kmeans")
+
 FUNCTIONS = (
     *(
         "abs",
+        "arange",
         "argpartition",
         "array",
         "asarray",
+        "ascontiguousarray",
         "concatenate",
         "empty",
         "empty_like",
         "flatnonzero",
+        "full",
     ),
     *("isfinite", "maximum", "median", "sqrt", "zeros"),
 )
@@ -322,6 +331,88 @@ def test_the_stopping_rule_given_to_cuml_is_scikit_learns(tol, variance):
 
     assert 0 < tolerance <= 1e-7  # cuML refuses 0, and also ends by this share of the inertia.
     assert tolerance / scale**2 == pytest.approx(tol * variance, rel=1e-6, abs=1e-20)
+
+
+class OneStream:
+    """The parts of cupy.cuda that k-means in blocks calls; counts its waits for the device."""
+
+    def __init__(self):
+        self.n_waits, self.allocator = 0, None
+
+    def MemoryPool(self):
+        return types.SimpleNamespace(malloc="the pool's")
+
+    def get_current_stream(self):
+        return self
+
+    def synchronize(self):
+        self.n_waits += 1
+
+    @contextmanager
+    def using_allocator(self, allocator):
+        self.allocator = allocator
+        yield
+        self.allocator = None
+
+
+@pytest.fixture
+def device(cupy, monkeypatch):
+    """Make the stand-in a device that has 1 GB free for blocks, and too little for all rows."""
+    cupy.cuda = OneStream()
+    pinned = types.SimpleNamespace(free_all_blocks=lambda: None)
+    cupy.get_default_pinned_memory_pool = lambda: pinned
+    monkeypatch.setattr(clustering, "choose_backend", lambda device: Backend("gpu", "a GPU"))
+    for user in (clustering, kmeans):
+        monkeypatch.setattr(user, "free_bytes", lambda device: 1 << 30)
+        monkeypatch.setattr(user, "estimate", partial(crowded, user.estimate))
+    return cupy
+
+
+def crowded(estimate, *asked, free=None, **named):
+    return estimate(*asked, free=1, **named) if free else 1 << 40
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("wanted", ["gpu", "auto"])
+def test_k_means_that_the_device_cannot_hold_goes_in_blocks_and_says_so(
+    device, metric, wanted, on_device
+):
+    points, _ = mixture()
+    params = KMeansParams(n_clusters=5)
+    whole = fit(points, method="kmeans", params=params, metric=metric, device="cpu")
+    told = []
+
+    found = fit(
+        device.asarray(points) if on_device else points,
+        method="kmeans",
+        params=params,
+        metric=metric,
+        device=wanted,
+        progress=told.append,
+    )
+
+    assert found.device == "gpu"
+    assert "through the GPU in blocks: all at once needs about 1,099,511,627,776" in found.notes[0]
+    assert agreement(found.labels, whole.labels) == 1
+    assert found.details["inertia"] == pytest.approx(whole.details["inertia"], rel=1e-5)
+    assert device.cuda.n_waits >= len(told) - 1 > 3  # What is told is done; the end waits itself.
+    assert device.cuda.allocator is None
+
+
+def test_k_means_that_runs_out_of_memory_all_at_once_goes_in_blocks(device, monkeypatch):
+    points, _ = mixture()
+    monkeypatch.setattr(kmeans, "estimate", lambda *asked: 1 << 20)
+
+    def run_out(vectors, params, needed):
+        raise DeviceMemoryError(needed_bytes=needed, free_bytes=4_321)
+
+    monkeypatch.setattr(kmeans, "_fit_at_once", run_out)
+
+    found = fit(points, method="kmeans", params=KMeansParams(5), metric="euclidean", device="auto")
+
+    assert found.device == "gpu"
+    assert "4,321 are free" in found.notes[0]
 
 
 def test_points_that_coincide_have_no_scale():
