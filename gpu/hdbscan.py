@@ -283,20 +283,21 @@ def _fit_on_gpu(vectors: Array, params: HdbscanParams) -> tuple[Array, Array, Co
             allow_single_cluster=params.allow_single_cluster,
             metric="euclidean",
             output_type="numpy",
-            **_search_on_gpu(params),
+            **_search_on_gpu(params, n_points),
         ).fit(points)
         # Where a group's members coincide, its strengths are infinity over infinity.
         strength = np.nan_to_num(model.probabilities_, nan=1.0)
         return model.labels_, strength, _condensed_on_gpu(model, n_points)
 
 
-def _search_on_gpu(params: HdbscanParams) -> dict[str, Any]:
+def _search_on_gpu(params: HdbscanParams, n_points: int) -> dict[str, Any]:
     """Give cuML's names for how neighbours are searched: all of them, or by NN-descent."""
-    if not params.approx_min_span_tree:
-        return {"build_algo": "brute_force"}
     assert params.min_samples is not None  # Resolved.
     # cuML wants a degree above the neighbours that it is asked for, and twice that in between.
     degree = max(NN_DESCENT_DEGREE, params.min_samples)
+    # NN-descent is unstable where a point's graph reaches most others, and gains nothing there.
+    if not params.approx_min_span_tree or n_points < 4 * degree:
+        return {"build_algo": "brute_force"}
     return {
         "build_algo": "nn_descent",
         "build_kwds": {"nnd_graph_degree": degree, "nnd_intermediate_graph_degree": 2 * degree},

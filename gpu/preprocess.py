@@ -22,10 +22,11 @@ from typing import Any
 
 from gpu.backend import Backend, array_module
 from gpu.clustering import Progress
+from gpu.errors import DeviceMemoryError
 from gpu.reduction import pca, umap
 from gpu.spectrum import Tell
 from gpu.steps import Normalize, Pca, Step, Umap
-from gpu.vectors import require_finite, require_matrix, unit_rows, usable_rows
+from gpu.vectors import on_host, require_finite, require_matrix, unit_rows, usable_rows
 from gpu.whitening import whiten
 
 Array = Any
@@ -57,6 +58,7 @@ def apply_steps(
     metric: str,
     backend: Backend,
     progress: Progress | None = None,
+    spare: Backend | None = None,
 ) -> Prepared:
     """Run the steps.
 
@@ -70,6 +72,8 @@ def apply_steps(
     backend : Backend
     progress : callable or None
         Told the share that is done, 0 to 1.
+    spare : Backend or None
+        Where a step runs for which the GPU has no memory, and a note says so; None: it fails.
 
     Returns
     -------
@@ -84,7 +88,7 @@ def apply_steps(
     TooFewPointsError
         If umap has fewer points than it needs.
     DeviceMemoryError
-        If the GPU runs out of memory.
+        If the GPU runs out of memory and there is no `spare`.
     """
     if not steps:
         return Prepared(vectors, metric, [])
@@ -93,7 +97,7 @@ def apply_steps(
     prepared = Prepared(vectors, metric, [])
     for position, step in enumerate(steps):
         tell = _share_of(progress, position, len(steps))
-        done = _apply(prepared, step, backend, tell)
+        done = _apply_where_it_fits(prepared, step, backend, spare, tell)
         prepared = Prepared(done.vectors, done.metric, [*prepared.notes, *done.notes])
         tell(1.0)
     return prepared
@@ -105,6 +109,21 @@ def _share_of(progress: Progress | None, position: int, n_steps: int) -> Tell:
             progress((position + share) / n_steps)
 
     return tell
+
+
+def _apply_where_it_fits(
+    before: Prepared, step: Step, backend: Backend, spare: Backend | None, tell: Tell
+) -> Prepared:
+    try:
+        return _apply(before, step, backend, tell)
+    except DeviceMemoryError as error:
+        if spare is None:
+            raise
+        note = f"{type(step).__name__.lower()} ran on the CPU, the GPU could not: {error}"
+    # Only now is what the failed step held let go.
+    on_cpu = Prepared(on_host(before.vectors), before.metric, before.notes)
+    done = _apply(on_cpu, step, spare, tell)
+    return Prepared(done.vectors, done.metric, [note, *done.notes])
 
 
 def _apply(before: Prepared, step: Step, backend: Backend, tell: Tell) -> Prepared:

@@ -16,7 +16,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from gpu.backend import Backend
 from gpu.errors import InvalidVectorsError, TooFewPointsError, UnsupportedOnDeviceError
-from gpu.hdbscan import hdbscan
+from gpu.hdbscan import _search_on_gpu, hdbscan
 from gpu.params import NOISE, HdbscanParams
 
 CPU = Backend("cpu", "asked for by the test")
@@ -249,6 +249,13 @@ def test_what_cuml_does_otherwise_is_refused_before_the_device_is_touched(params
 
     with pytest.raises(UnsupportedOnDeviceError, match=said):
         hdbscan(vectors, HdbscanParams(**params), backend=GPU)
+
+
+def test_few_points_are_searched_exactly_on_the_gpu_even_where_approximate_was_asked_for():
+    params = HdbscanParams(min_samples=10, approx_min_span_tree=True)
+
+    assert _search_on_gpu(params, 255) == {"build_algo": "brute_force"}
+    assert _search_on_gpu(params, 256)["build_algo"] == "nn_descent"
 
 
 @pytest.mark.parametrize("budget", [None, BLOCKS_ONLY], ids=["dense", "blocks"])

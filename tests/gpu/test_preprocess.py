@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpu import preprocess
 from gpu.backend import Backend
-from gpu.errors import InvalidVectorsError, TooFewPointsError
+from gpu.errors import DeviceMemoryError, InvalidVectorsError, TooFewPointsError
 from gpu.params import METRICS
 from gpu.preprocess import apply_steps
 from gpu.steps import Normalize, Pca, Umap, Whitening, metric_after
@@ -243,3 +244,28 @@ def test_umap_keeps_groups_apart_and_repeats_itself():
 )
 def test_the_metric_after_the_steps_is_known_before_them(metric, steps):
     assert run(cloud(), *steps, metric=metric).metric == metric_after(steps, metric)
+
+
+@pytest.mark.parametrize("spare", [CPU, None], ids=["auto", "gpu"])
+def test_a_step_that_the_gpu_has_no_memory_for_runs_on_the_cpu_where_one_may(monkeypatch, spare):
+    def full_gpu(vectors, step, *, backend, **options):
+        if backend.device == "gpu":
+            raise DeviceMemoryError(needed_bytes=2_000, free_bytes=1_000)
+        return vectors[:, :2], ["laid out"]
+
+    monkeypatch.setattr(preprocess, "umap", full_gpu)
+    gpu = Backend("gpu", "a test")
+
+    def prepare():
+        steps = (Normalize(), Umap(n_components=2))
+        return apply_steps(cloud(), steps, metric="euclidean", backend=gpu, spare=spare)
+
+    if spare is None:
+        with pytest.raises(DeviceMemoryError):
+            prepare()
+        return
+    prepared = prepare()
+    assert prepared.vectors.shape == (400, 2)
+    assert "umap ran on the CPU" in prepared.notes[0]
+    assert "1,000 are free" in prepared.notes[0]
+    assert prepared.notes[1:] == ["laid out"]

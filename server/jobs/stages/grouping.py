@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu import clustering, hierarchy, preprocess, relations, sampling, summary
-from gpu.backend import choose_backend
+from gpu.backend import Backend, choose_backend
 from gpu.clustering import Clustering, renumber_by_size
 from gpu.hierarchy import Hierarchy
 from gpu.params import NOISE, Params, parse_params
@@ -114,6 +114,7 @@ def _prepare(work: Work, space: Space, params: Params, seed: int, stage: StageTe
         metric=space.metric,
         backend=choose_backend(work.spec.device),
         progress=stage.share,
+        spare=Backend("cpu", "") if work.spec.device == "auto" else None,
     )
     stage.message = "; ".join(prepared.notes)
     return _Sample(rows, prepared.vectors, prepared.metric)
