@@ -1,22 +1,30 @@
-"""Vectors from Parquet files straight into the GPU's memory, by cuDF.
+"""Vectors from Parquet files straight into the GPU's memory.
 
-The files are read a few row groups at a time into the matrix, so the peak is the matrix and one
-piece; and a column of cuDF holds at most 2**31 - 1 numbers, which is 2.8 million vectors of 768.
-What cuDF does not read as our exports are written (lists of any length, float16, larger row
-groups) is read on the CPU and copied over.
+Where the numbers lie in a file as they are in memory, as in our own exports (`gpu.vector_pages`),
+they are copied from there: nothing has to be decoded. Other files are read by cuDF, a few row
+groups at a time into the matrix, so the peak is the matrix and one piece; and a column of cuDF
+holds at most 2**31 - 1 numbers, which is 2.8 million vectors of 768. What cuDF does not read as a
+matrix (lists of any length, float16, larger row groups) is read on the CPU and copied over.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from gpu.backend import Backend, Device, choose_backend, device_memory_errors
 from gpu.errors import DeviceMemoryError, InvalidVectorsError
 from gpu.frames import load_vectors, require_column
 from gpu.memory import BASE_BYTES, free_bytes
+from gpu.parallel import n_cores
+from gpu.vector_pages import Run, plain_runs, read_run
 
 Array = Any
 
@@ -25,6 +33,15 @@ COLUMN_NUMBERS = 2**31 - 1
 
 PIECE_BYTES = 256 << 20
 """Row groups are read together up to about this size of matrix."""
+
+BUFFER_NUMBERS = 16 << 20
+"""Numbers in a buffer that is filled from a file while the one before is sent."""
+
+READ_NUMBERS = 1 << 20
+"""Numbers that one thread reads at a time."""
+
+MOST_READERS = 8
+"""Threads that fill a buffer; few suffice to keep up with the bus."""
 
 _PIECE_COPIES = 4
 """The file's bytes, decompressed pages, the column and a copy of it."""
@@ -118,9 +135,15 @@ def load_on_gpu(paths: Sequence[str | Path], column: str) -> Array:
     with device_memory_errors(loading_bytes(*shape)):
         matrix = cupy.empty(shape, dtype=cupy.float32)
         at = n_valid = 0
-        for piece in _pieces(paths, shape[1]):
-            n_valid += _read(piece, column, matrix[at : at + piece.n_rows])
-            at += piece.n_rows
+        for path in paths:
+            if runs := _runs(path, column):
+                n_rows = sum(run.n_numbers for run in runs) // shape[1]
+                _send(path, runs, matrix[at : at + n_rows].reshape(-1))
+                at, n_valid = at + n_rows, n_valid + n_rows
+                continue
+            for piece in _pieces([path], shape[1]):
+                n_valid += _read(piece, column, matrix[at : at + piece.n_rows])
+                at += piece.n_rows
     if not n_valid:
         raise InvalidVectorsError(f"column {column!r} holds no vectors: {shape[0]} rows")
     return matrix
@@ -159,6 +182,63 @@ def shape_of(paths: Sequence[str | Path], column: str) -> tuple[int, int] | None
                 return None
             n_points += footer.num_rows
     return (n_points, n_dims) if n_dims and n_points else None
+
+
+def _runs(path: str | Path, column: str) -> list[Run] | None:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        return plain_runs(path, file, column)
+
+
+def _send(path: str | Path, runs: Sequence[Run], target: Array) -> None:
+    """Copy numbers of a file to the GPU; while one buffer is sent the other one is filled."""
+    import cupy
+
+    stream = cupy.cuda.get_current_stream()
+    size = min(BUFFER_NUMBERS, len(target))
+    # Locked memory is what the device copies from without the processor.
+    locked = [cupy.cuda.alloc_pinned_memory(4 * size) for _ in range(2)]
+    buffers = [np.frombuffer(memory, dtype=np.float32, count=size) for memory in locked]
+    sent: list[Any] = [None, None]
+    at = 0
+    with open(path, "rb") as source, ThreadPoolExecutor(min(MOST_READERS, n_cores())) as readers:
+        for number, batch in enumerate(_batches(runs, size)):
+            turn = number % 2
+            if sent[turn] is not None:
+                sent[turn].synchronize()
+            n_numbers = _fill(buffers[turn], batch, source.fileno(), readers)
+            target[at : at + n_numbers].set(buffers[turn][:n_numbers])
+            sent[turn] = stream.record()
+            at += n_numbers
+    stream.synchronize()
+
+
+def _batches(runs: Sequence[Run], most: int) -> Iterator[list[Run]]:
+    """Cut runs into short ones, and take as many together as a buffer holds."""
+    batch: list[Run] = []
+    room = most
+    for run in runs:
+        start, left = run
+        while left:
+            taken = min(left, room, READ_NUMBERS)
+            batch.append(Run(start, taken))
+            start, left, room = start + 4 * taken, left - taken, room - taken
+            if not room:
+                yield batch
+                batch, room = [], most
+    if batch:
+        yield batch
+
+
+def _fill(
+    buffer: np.ndarray[Any, Any], batch: Sequence[Run], descriptor: int, readers: ThreadPoolExecutor
+) -> int:
+    """Read runs one behind the other into a buffer; gives how many numbers they are."""
+    edges = np.cumsum([0, *(run.n_numbers for run in batch)]).tolist()
+    parts = [buffer[a:b] for a, b in pairwise(edges)]
+    list(readers.map(partial(read_run, descriptor), batch, parts))
+    return int(edges[-1])
 
 
 @dataclass(frozen=True)

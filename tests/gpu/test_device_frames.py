@@ -1,5 +1,8 @@
 """What loading to the GPU decides before it touches one: shapes, pieces, where the rows go."""
 
+import sys
+import types
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -7,7 +10,7 @@ import pytest
 
 from gpu import backend, device_frames
 from gpu.backend import Backend, device_memory_errors, gpu_unusable
-from gpu.device_frames import _pieces, load_for, loading_bytes, shape_of
+from gpu.device_frames import _pieces, load_for, load_on_gpu, loading_bytes, shape_of
 from gpu.errors import DeviceMemoryError, InvalidVectorsError
 
 ROWS = np.arange(60, dtype=np.float32).reshape(20, 3)
@@ -110,6 +113,59 @@ def test_running_out_while_loading_is_no_failure(tmp_path, monkeypatch, usable):
 
     assert np.array_equal(loaded.vectors, ROWS)
     assert "not the GPU's" in loaded.notes[0]
+
+
+class Queue:
+    """A stand-in for CuPy whose copies to the device happen when they are waited for."""
+
+    float32 = np.float32
+
+    def __init__(self):
+        self.waiting, self.cuda = [], self
+        self.alloc_pinned_memory = bytearray
+
+    def empty(self, shape, dtype):
+        matrix = np.full(shape, -1, dtype=dtype).view(OnDevice)
+        matrix.queue = self
+        return matrix
+
+    def get_current_stream(self):
+        return self
+
+    def record(self):
+        return types.SimpleNamespace(synchronize=self.synchronize)
+
+    def synchronize(self):
+        for target, host in self.waiting:
+            target[...] = host
+        self.waiting.clear()
+
+
+class OnDevice(np.ndarray):
+    def __array_finalize__(self, parent):
+        self.queue = getattr(parent, "queue", None)
+
+    def set(self, host):
+        assert self.shape == host.shape
+        self.queue.waiting.append((self, host))
+
+
+@pytest.mark.parametrize("buffer_numbers", [1, 10, 21, 1 << 20])
+@pytest.mark.parametrize("read_numbers", [4, 1 << 20])
+def test_numbers_that_lie_in_files_as_in_memory_are_copied_from_there(
+    tmp_path, monkeypatch, buffer_numbers, read_numbers
+):
+    monkeypatch.setitem(sys.modules, "cupy", Queue())
+    monkeypatch.setattr(device_frames, "BUFFER_NUMBERS", buffer_numbers)
+    monkeypatch.setattr(device_frames, "READ_NUMBERS", read_numbers)
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(ROWS.reshape(-1)), 3)
+    plain = {"compression": "none", "use_dictionary": False, "row_group_size": 7}
+    for name in ("a", "b"):
+        pq.write_table(pa.table({"v": lists}), tmp_path / f"{name}.parquet", **plain)
+
+    loaded = load_on_gpu([tmp_path / "a.parquet", tmp_path / "b.parquet"], "v")
+
+    assert np.array_equal(loaded, np.vstack([ROWS, ROWS]))
 
 
 def test_the_estimate_of_loading_is_the_matrix_and_a_bounded_piece():
