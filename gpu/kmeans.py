@@ -18,7 +18,13 @@ from gpu.lloyd import Partition, lloyd
 from gpu.memory import estimate, free_bytes
 from gpu.parallel import Each, worker_threads
 from gpu.params import KMeansParams
-from gpu.seeding import distinct_rows, plus_plus, seeding_rows
+from gpu.seeding import (
+    SAMPLE_PER_CENTROID,
+    SAMPLE_POINTS,
+    distinct_rows,
+    plus_plus,
+    seeding_rows,
+)
 from gpu.vectors import (
     block_bytes_of,
     centred_copy,
@@ -359,32 +365,60 @@ def _fit_in_blocks(
 
 def _fit_at_once(vectors: Array, params: KMeansParams, needed: int) -> dict[str, Any]:
     import cupy
-    from cuml.cluster import KMeans
 
     with device_memory_errors(needed):
         points = centred_copy(vectors, cupy)
         tolerance, scale = cuml_tolerance(params.tol, _mean_variance(points))
         points *= cupy.float32(scale)
-        model = KMeans(
-            n_clusters=params.n_clusters,
-            init=params.init,
-            n_init=n_starts_of(params),
-            max_iter=params.max_iter,
-            tol=tolerance,
-            random_state=params.random_state,
-            output_type="cupy",
-        ).fit(points)
-        labels = on_host(model.labels_)
-        # cuML's own sum is in float32 and from the expanded form of the distances.
-        with worker_threads(1) as each:
-            distances = squared_distances(points, model.cluster_centers_, labels, each)
-        return {
-            "labels": labels.astype(np.int32),
-            "inertia": float(distances.sum(dtype=np.float64)) / scale**2,
-            # One more than max_iter where the limit ended it.
-            "n_iter": min(int(model.n_iter_), params.max_iter),
-            "converged": int(model.n_iter_) <= params.max_iter,
-        }
+        starts = (
+            _start_on_gpu(points, params, start, tolerance) for start in range(n_starts_of(params))
+        )
+        best = min(starts, key=lambda fitted: float(fitted["inertia"]))
+    return best | {"inertia": best["inertia"] / scale**2}
+
+
+def _start_on_gpu(
+    points: Array, params: KMeansParams, start: int, tolerance: float
+) -> dict[str, Any]:
+    from cuml.cluster import KMeans
+
+    how = {
+        "n_clusters": params.n_clusters,
+        "n_init": 1,
+        "tol": tolerance,
+        "random_state": (params.random_state + start) % 2**32,
+        "output_type": "cupy",
+    }
+    init: Any = params.init
+    sample = _seeding_sample(points, params, start)
+    if sample is not None:
+        warm = KMeans(init=params.init, max_iter=WARM_UP_ITERATIONS, **how).fit(sample)
+        init = warm.cluster_centers_
+    model = KMeans(init=init, max_iter=params.max_iter, **how).fit(points)
+    labels = on_host(model.labels_)
+    # cuML's own sum is in float32 and from the expanded form of the distances.
+    with worker_threads(1) as each:
+        distances = squared_distances(points, model.cluster_centers_, labels, each)
+    return {
+        "labels": labels.astype(np.int32),
+        "inertia": float(distances.sum(dtype=np.float64)),
+        # One more than max_iter where the limit ended it.
+        "n_iter": min(int(model.n_iter_), params.max_iter),
+        "converged": int(model.n_iter_) <= params.max_iter,
+    }
+
+
+def _seeding_sample(points: Array, params: KMeansParams, start: int) -> Array | None:
+    """Give the rows that seeding looks at, as on the CPU: a pass over all rows per centroid would
+    take longer than the iterations. None where all are to be looked at.
+    """
+    size = max(SAMPLE_POINTS, SAMPLE_PER_CENTROID * params.n_clusters)
+    if len(points) <= size:
+        return None
+    rng = np.random.default_rng([params.random_state, start])
+    sample = points[np.sort(rng.choice(len(points), size, replace=False))]
+    is_varied = len(distinct_rows(on_host(sample))) >= params.n_clusters
+    return sample if is_varied else None
 
 
 def _mean_variance(points: Array) -> float:

@@ -8,12 +8,15 @@ hardware is asked by tests/gpu_device.
 
 import sys
 import types
+import warnings
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 
 import numpy as np
 import pytest
+import sklearn.cluster
+import sklearn.exceptions
 from sklearn.metrics import adjusted_rand_score as agreement
 
 from gpu import clustering, groups, layout, sampling, vectors
@@ -398,6 +401,61 @@ def test_k_means_that_the_device_cannot_hold_goes_in_blocks_and_says_so(
     assert found.details["inertia"] == pytest.approx(whole.details["inertia"], rel=1e-5)
     assert device.cuda.n_waits >= len(told) - 1 > 3  # What is told is done; the end waits itself.
     assert device.cuda.allocator is None
+
+
+class HostKMeans:
+    """scikit-learn's k-means by the names, and with the refusals, of cuML's."""
+
+    def __init__(
+        self, *, n_clusters, init, n_init, max_iter, tol, random_state, output_type
+    ) -> None:
+        assert output_type == "cupy"
+        assert tol > 0
+        init = init if isinstance(init, str) else init.get()
+        self._model = sklearn.cluster.KMeans(
+            n_clusters, init=init, n_init=n_init, max_iter=max_iter, random_state=random_state
+        )
+
+    def fit(self, points):
+        self._model.fit(points.get())
+        FITTED.append(len(points))
+        self.labels_ = StrictArray(self._model.labels_.astype(np.int64))
+        self.cluster_centers_ = StrictArray(self._model.cluster_centers_)
+        self.n_iter_ = self._model.n_iter_
+        return self
+
+
+FITTED: list[int] = []
+
+
+@pytest.mark.parametrize(
+    ("n_points", "n_distinct", "fitted"),
+    [
+        (600, 600, [600] * 2),
+        (5_000, 5_000, [4_096, 5_000] * 2),
+        (5_000, 3, [5_000] * 2),  # The sample has too few to seed by.
+    ],
+)
+def test_k_means_at_once_seeds_on_a_sample_as_on_the_cpu(
+    cupy, monkeypatch, n_points, n_distinct, fitted
+):
+    monkeypatch.setitem(sys.modules, "cuml", types.ModuleType("cuml"))
+    cluster = types.SimpleNamespace(KMeans=HostKMeans)
+    monkeypatch.setitem(sys.modules, "cuml.cluster", cluster)
+    monkeypatch.setattr(kmeans, "free_bytes", lambda device: 1 << 40)
+    FITTED.clear()
+    points = mixture(n_points)[0][np.arange(n_points) % n_distinct] + np.float32(50)
+    params = KMeansParams(n_clusters=5, n_init=2)
+    on_cpu = kmeans.kmeans(points, params, backend=Backend("cpu", ""))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
+        found = kmeans.kmeans(cupy.asarray(points), params, backend=Backend("gpu", ""))
+
+    assert fitted == FITTED
+    assert found.n_clusters == on_cpu.n_clusters
+    assert found.details["inertia"] == pytest.approx(on_cpu.details["inertia"], rel=1e-3, abs=0.1)
+    assert agreement(found.labels, on_cpu.labels) > 0.99
 
 
 def test_k_means_that_runs_out_of_memory_all_at_once_goes_in_blocks(device, monkeypatch):
