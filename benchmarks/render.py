@@ -64,6 +64,7 @@ def _machine(facts: Mapping[str, Any]) -> str:
     packages = ", ".join(f"{k} {v}" for k, v in (facts.get("packages") or {}).items() if v)
     said = [
         f"{facts.get('processor', 'unknown processor')}, {facts.get('cores', '?')} cores",
+        str(facts.get("device") or ""),
         f"load average {facts['load_average_1m']}" if "load_average_1m" in facts else "",
         f"Python {facts['python']}" if facts.get("python") else "",
         packages,
