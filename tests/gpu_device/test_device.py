@@ -139,6 +139,25 @@ def test_scaling_and_checking_rows_agree_with_the_cpu():
     np.testing.assert_allclose(unit_rows(cupy.asarray(kept)).get(), unit_rows(kept), atol=1e-6)
 
 
+def test_kmeans_on_the_gpu_seeds_on_a_sample_as_well_as_on_the_cpu():
+    points = mixture(n_points=60_000, spread=2.0, n_groups=40)
+    params = KMeansParams(n_clusters=40, n_init=3)
+
+    on_gpu = fit(points, method="kmeans", params=params, metric="euclidean", device="gpu")
+    on_cpu = fit(points, method="kmeans", params=params, metric="euclidean", device="cpu")
+
+    assert on_gpu.details["inertia"] == pytest.approx(on_cpu.details["inertia"], rel=0.03)
+
+
+def test_kmeans_on_the_gpu_finds_a_value_that_no_sample_has():
+    points = np.zeros((30_000, 2), dtype=np.float32)
+    points[17_123] = 1
+
+    found = fit(points, method="kmeans", params=KMeansParams(2), metric="euclidean", device="gpu")
+
+    assert sorted(np.bincount(found.labels)) == [1, 29_999]
+
+
 @pytest.mark.parametrize("n_samples", [1, 1_025])
 def test_what_cuml_lacks_runs_on_the_cpu_under_auto_and_fails_under_gpu(n_samples):
     points = mixture(n_points=3_000)

@@ -41,7 +41,7 @@ def test_files_and_row_groups_follow_each_other(tmp_path, monkeypatch, piece_byt
     assert np.array_equal(loaded.get(), load_vectors(paths, "vector"), equal_nan=True)
 
 
-def test_an_export_s_own_pages_come_out_the_same(tmp_path):
+def test_an_export_s_own_pages_come_out_the_same(tmp_path, monkeypatch):
     path = tmp_path / "part-00000.parquet"
     item = pa.field("element", pa.float32(), nullable=False)
     flat = pa.array(ROWS.reshape(-1))
@@ -58,6 +58,22 @@ def test_an_export_s_own_pages_come_out_the_same(tmp_path):
         writer.close()
 
     assert np.array_equal(load_on_gpu([path], "vector").get(), np.vstack([ROWS, ROWS]))
+    # cuDF reads them as well, should they ever come without their numbers as they lie in memory.
+    monkeypatch.setattr(device_frames, "plain_runs", lambda *file: None)
+    assert np.array_equal(load_on_gpu([path], "vector").get(), np.vstack([ROWS, ROWS]))
+
+
+def test_many_buffers_of_plain_numbers_come_out_in_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(device_frames, "BUFFER_NUMBERS", 100_000)
+    monkeypatch.setattr(device_frames, "READ_NUMBERS", 7_000)
+    rows = np.arange(3_000_000, dtype=np.float32).reshape(-1, 300)
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), 300)
+    path = tmp_path / "a.parquet"
+    pq.write_table(
+        pa.table({"v": lists}), path, row_group_size=999, compression="none", use_dictionary=False
+    )
+
+    assert np.array_equal(load_on_gpu([path], "v").get(), rows)
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_a_full_device_sends_auto_to_the_cpu_and_fails_gpu(monkeypatch):
     host, params = rows(200_000, 64), KMeansParams(n_clusters=4, max_iter=2)
     options = {"method": "kmeans", "params": params, "metric": "cosine"}
 
-    with leaving(host.nbytes // 4):
+    with leaving(host.nbytes // 4):  # Less than a block of rows takes, too.
         result = fit(host, device="auto", **options)
         with pytest.raises(DeviceMemoryError) as caught:
             fit(host, device="gpu", **options)
@@ -140,10 +140,86 @@ def test_vectors_on_a_full_device_are_clustered_on_the_cpu(monkeypatch):
     host, params = rows(200_000, 64), KMeansParams(n_clusters=4, max_iter=2)
     points = cupy.asarray(host)
 
-    with leaving(host.nbytes // 4):
+    with leaving(MIB):  # Less than a block of rows takes, too.
         result = fit(points, method="kmeans", params=params, metric="cosine", device="auto")
 
     assert result.device == "cpu"
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("where", ["host", "device"])
+@pytest.mark.parametrize("asked", ["gpu", "auto"])
+def test_k_means_on_more_than_fits_goes_through_the_device_in_blocks(metric, where, asked):
+    import cupy
+
+    host, params = rows(400_000, 256), KMeansParams(n_clusters=20, max_iter=10)
+    points = cupy.asarray(host) if where == "device" else host
+    options = {"method": "kmeans", "params": params, "metric": metric}
+    whole = fit(host, device="gpu", **options)
+
+    with leaving(700 * MIB):  # At once it takes 1.1 GB.
+        found = fit(points, device=asked, **options)
+
+    assert "in blocks" not in "".join(whole.notes)
+    assert found.device == "gpu"
+    assert "through the GPU in blocks" in found.notes[0]
+    assert found.details["inertia"] == pytest.approx(whole.details["inertia"], rel=0.02)
+    means = np.stack([exact(host, metric)[found.labels == n].mean(0) for n in range(20)])
+    own = np.square(exact(host, metric) - means[found.labels], dtype=np.float64).sum()
+    assert found.details["inertia"] == pytest.approx(own, rel=1e-3)
+
+
+def exact(points, metric):
+    from gpu.vectors import unit_rows
+
+    return unit_rows(points) if metric == "cosine" else points
+
+
+def test_streaming_is_deterministic_stays_within_its_estimate_and_leaves_nothing():
+    import cupy
+
+    from gpu.device_memory import streamed_bytes
+    from gpu.streamed_kmeans import streamed_kmeans
+
+    host, params = rows(600_000, 256), KMeansParams(n_clusters=500, max_iter=4)
+
+    def stream():
+        pool = cupy.cuda.MemoryPool()
+        with cupy.cuda.using_allocator(pool.malloc):
+            return streamed_kmeans(host, params, xp=cupy, progress=wait)
+
+    def wait(_share):
+        cupy.cuda.get_current_stream().synchronize()
+
+    first = stream()
+    gc.collect()
+    before = free_bytes("gpu")
+    with peak_of() as seen:
+        second = stream()
+    gc.collect()
+
+    assert np.array_equal(first.labels, second.labels)
+    assert first.inertia == second.inertia
+    expected = streamed_bytes(*host.shape, params)
+    assert seen["bytes"] <= 1.2 * expected, f"{seen['bytes']:,} used, {expected:,} estimated"
+    assert expected <= 2 * seen["bytes"], f"{seen['bytes']:,} used, {expected:,} estimated"
+    assert before - free_bytes("gpu") < 16 * MIB
+
+
+def test_streamed_k_means_can_be_stopped_between_two_blocks():
+    from gpu.kmeans import _fit_in_blocks
+
+    told = []
+
+    def stop(share):
+        told.append(share)
+        if len(told) == 5:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        _fit_in_blocks(rows(400_000, 256), KMeansParams(n_clusters=20), stop, None)
+
+    assert len(told) == 5
 
 
 def test_memory_that_cuml_lacks_inside_is_told_as_such():
