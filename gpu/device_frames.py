@@ -144,6 +144,7 @@ def load_on_gpu(paths: Sequence[str | Path], column: str) -> Array:
             for piece in _pieces([path], shape[1]):
                 n_valid += _read(piece, column, matrix[at : at + piece.n_rows])
                 at += piece.n_rows
+    cupy.get_default_pinned_memory_pool().free_all_blocks()
     if not n_valid:
         raise InvalidVectorsError(f"column {column!r} holds no vectors: {shape[0]} rows")
     return matrix

@@ -123,6 +123,8 @@ class Queue:
     def __init__(self):
         self.waiting, self.cuda = [], self
         self.alloc_pinned_memory = bytearray
+        pool = types.SimpleNamespace(free_all_blocks=lambda: None)
+        self.get_default_pinned_memory_pool = lambda: pool
 
     def empty(self, shape, dtype):
         matrix = np.full(shape, -1, dtype=dtype).view(OnDevice)
