@@ -22,7 +22,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from device_parts import PARTS, Row, Sizes
+from device_parts import PARTS
+from device_rows import Row, Sizes
 from machine import RESULTS, About, machine_facts, write_result
 from rich.console import Console
 from rich.table import Table

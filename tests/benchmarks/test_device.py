@@ -16,7 +16,7 @@ def device(monkeypatch):
     import device
 
     yield device
-    for name in ("device", "device_parts", "machine"):
+    for name in ("device", "device_parts", "device_rows", "machine"):
         sys.modules.pop(name, None)
 
 
@@ -74,7 +74,7 @@ def test_without_a_device_it_ends_with_the_reason(device, monkeypatch):
 
 @pytest.mark.parametrize(("ours", "met"), [(1.04, True), (1.06, False), (0.5, True)])
 def test_overhead_is_judged_against_cuml_alone(device, ours, met):
-    from device_parts import overhead
+    from device_rows import overhead
 
     said = overhead(row(device, "k-means", median_s=ours), row(device, "k-means", median_s=1.0))
 
