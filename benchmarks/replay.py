@@ -241,8 +241,12 @@ def _points(pages: dict[str, Pages], size: Size, made: Made) -> dict[str, Handle
     def scroll(request: pb.ScrollPoints, context: grpc.ServicerContext) -> bytes:
         return pages[request.collection_name].answer(request)
 
-    def batch(request: pb.UpdateBatchPoints) -> pb.UpdateBatchResponse:
-        return pb.UpdateBatchResponse(result=[update] * len(request.operations))
+    @lru_cache
+    def updated(n_operations: int) -> bytes:
+        return pb.UpdateBatchResponse(result=[update] * n_operations).SerializeToString()
+
+    def batch(request: pb.UpdateBatchPoints, context: grpc.ServicerContext) -> bytes:
+        return updated(len(request.operations))
 
     def get(request: pb.GetPoints) -> pb.GetResponse:
         return pb.GetResponse(result=[pb.RetrievedPoint(id=point) for point in request.ids])
@@ -269,7 +273,7 @@ def _points(pages: dict[str, Pages], size: Size, made: Made) -> dict[str, Handle
         "SetPayload": grpc.unary_unary_rpc_method_handler(
             lambda request, context: done.SerializeToString()
         ),
-        "UpdateBatch": _handler(batch, pb.UpdateBatchPoints),
+        "UpdateBatch": grpc.unary_unary_rpc_method_handler(batch, pb.UpdateBatchPoints.FromString),
         "Get": _handler(get, pb.GetPoints),
         "Count": _handler(count, pb.CountPoints),
         "Query": _handler(sample, pb.QueryPoints),

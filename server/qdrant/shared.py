@@ -143,12 +143,14 @@ class SharingClient(QdrantClient):
         return super().query_points(place.collection, *args, **kwargs)
 
     def update_batch(
-        self,
-        collection_name: str,
-        operations: Sequence[pb.PointsUpdateOperation],
-        timeout_s: int,
+        self, collection_name: str, request: pb.UpdateBatchPoints, timeout_s: int
     ) -> None:
-        """Write or take fields, several operations as one request, sent as they are.
+        """Write or take fields, several operations as one request.
+
+        Parameters
+        ----------
+        request : UpdateBatchPoints
+            The operations; the collection's name is put in here.
 
         Raises
         ------
@@ -157,16 +159,15 @@ class SharingClient(QdrantClient):
         """
         place = place_of(collection_name)
         if place.shared_as is not None:
-            operations = [_narrowed(operation, place) for operation in operations]
-        request = pb.UpdateBatchPoints(
-            collection_name=place.collection, operations=operations, wait=True
-        )
+            operations = [_narrowed(operation, place) for operation in request.operations]
+            request = pb.UpdateBatchPoints(operations=operations)
+        request.collection_name, request.wait = place.collection, True
         self.grpc_points.UpdateBatch(request, timeout=timeout_s)
 
     def present(
         self, collection_name: str, ids: Sequence[pb.PointId], timeout_s: int
-    ) -> list[pb.PointId]:
-        """Give those of some ids that there are documents of."""
+    ) -> list[pb.RetrievedPoint]:
+        """Give the documents that there are of some ids, with nothing but their ids."""
         place = place_of(collection_name)
         nothing: dict[str, Any] = {
             "with_payload": pb.WithPayloadSelector(enable=False),
@@ -174,12 +175,12 @@ class SharingClient(QdrantClient):
         }
         if place.shared_as is None:
             asked = pb.GetPoints(collection_name=place.collection, ids=ids, **nothing)
-            return [p.id for p in self.grpc_points.Get(asked, timeout=timeout_s).result]
+            return list(self.grpc_points.Get(asked, timeout=timeout_s).result)
         chosen = _own_of(place, pb.Condition(has_id=pb.HasIdCondition(has_id=ids)))
         scrolled = pb.ScrollPoints(
             collection_name=place.collection, filter=chosen, limit=max(1, len(ids)), **nothing
         )
-        return [p.id for p in self.grpc_points.Scroll(scrolled, timeout=timeout_s).result]
+        return list(self.grpc_points.Scroll(scrolled, timeout=timeout_s).result)
 
 
 class AsyncSharingClient(AsyncQdrantClient):

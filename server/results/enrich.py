@@ -9,22 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from qdrant_client import grpc as pb
 from qdrant_client import models
 from qdrant_client.conversions.conversion import RestToGrpc
 
 from server.jobs.definition import FieldMapping
+from server.qdrant.encoding import field
 from server.qdrant.errors import QdrantRefusedError
-from server.qdrant.payloads import to_value
 from server.qdrant.shared import SharingClient
 from server.results.fields import KEYS, Fields, one_row_each
 from server.results.groups import Group
+from server.results.operations import Encoder, Writes
 from server.results.writes import (
     N_IN_FLIGHT,
     WRITE_TIMEOUT_S,
@@ -194,75 +195,56 @@ class _Writer:
         stale_fields: Sequence[str],
         previous_run_ids: Sequence[str],
     ) -> None:
-        self._fields = Fields(groups, mappings)
-        self._run_id = run_id
+        self._encoder = Encoder(Fields(groups, mappings), {RUN_FIELD: run_id})
         self._stale_fields = stale_fields
         self._previous_run_ids = previous_run_ids
         self.row_bytes = _BYTES_OF_AN_OPERATION + _BYTES_OF_A_FIELD * (len(mappings) + 1)
 
     def write(self, target: _Target, rows: pa.Table) -> tuple[int, int]:
         """Write one batch; give how many documents it has and how many still exist."""
-        run = {RUN_FIELD: self._run_id}
-        payloads = [
-            ([_point_id(point) for point in points], _payload({**payload, **run}))
-            for points, payload in self._fields.grouped(rows, point_ids(rows))
-        ]
+        writes = self._encoder.encode(rows)
         for _ in range(_MAX_RECHECKS):
-            present = _present(target, [point for ids, _ in payloads for point in ids])
-            operations = self._operations(payloads, present)
-            if all(self._sent(target, part) for part in _by_bytes(operations)):
-                return len(rows), len(present)
+            present = _present(target, writes.points)
+            requests = self._requests(writes.only(present))
+            if all(self._sent(target, request) for request in requests):
+                return len(rows), int(present.sum())
         raise QdrantRefusedError(
             f"documents of {target.collection} vanish faster than they can be written; try again"
         )
 
-    def _operations(
-        self, payloads: list[tuple[list[pb.PointId], dict[str, pb.Value]]], present: set[bytes]
-    ) -> list[pb.PointsUpdateOperation]:
-        operations: list[pb.PointsUpdateOperation] = []
-        chosen = [[i for i in ids if i.SerializeToString() in present] for ids, _ in payloads]
-        if self._stale_fields and self._previous_run_ids and present:
-            ids = [_plain_id(point) for points in chosen for point in points]
-            stale = RestToGrpc.convert_filter(written_by(ids, self._previous_run_ids))
-            operations.append(
-                pb.PointsUpdateOperation(
-                    delete_payload=pb.PointsUpdateOperation.DeletePayload(
-                        keys=self._stale_fields, points_selector=pb.PointsSelector(filter=stale)
-                    )
-                )
-            )
-        for points, (_, payload) in zip(chosen, payloads, strict=True):
-            if points:
-                selector = pb.PointsSelector(points=pb.PointsIdsList(ids=points))
-                operations.append(
-                    pb.PointsUpdateOperation(
-                        set_payload=pb.PointsUpdateOperation.SetPayload(
-                            payload=payload, points_selector=selector
-                        )
-                    )
-                )
-        return operations
+    def _requests(self, writes: Writes) -> Iterator[pb.UpdateBatchPoints]:
+        """Cut operations into requests by their bytes, in their order."""
+        is_stale = self._stale_fields and self._previous_run_ids
+        before = self._taking_stale(writes) if is_stale else b""
+        operations = writes.operations()
+        sizes = pc.binary_length(operations).to_numpy().astype(np.int64)
+        for part in slices_by_bytes(sizes, max_rows=len(operations)):
+            request = b"".join([before, *operations[part].to_pylist()])
+            yield pb.UpdateBatchPoints.FromString(request)
+            before = b""
 
-    def _sent(self, target: _Target, operations: Sequence[pb.PointsUpdateOperation]) -> bool:
+    def _taking_stale(self, writes: Writes) -> bytes:
+        """Take fields that are no longer written from documents that an earlier run gave them."""
+        points = [pb.PointId.FromString(point) for point in writes.points.to_pylist()]
+        chosen = written_by([_plain_id(point) for point in points], self._previous_run_ids)
+        deletion = pb.PointsUpdateOperation.DeletePayload(
+            keys=self._stale_fields,
+            points_selector=pb.PointsSelector(filter=RestToGrpc.convert_filter(chosen)),
+        )
+        operation = pb.PointsUpdateOperation(delete_payload=deletion)
+        return pb.UpdateBatchPoints(operations=[operation]).SerializeToString()
+
+    def _sent(self, target: _Target, request: pb.UpdateBatchPoints) -> bool:
         """Send one request; False if a document was deleted since it was looked for."""
         try:
             target.call(
-                lambda: target.client.update_batch(target.collection, operations, WRITE_TIMEOUT_S)
+                lambda: target.client.update_batch(target.collection, request, WRITE_TIMEOUT_S)
             )
         except QdrantRefusedError as error:
             if "No point with id" in str(error):
                 return False
             raise
         return True
-
-
-def _by_bytes(
-    operations: Sequence[pb.PointsUpdateOperation],
-) -> Iterator[Sequence[pb.PointsUpdateOperation]]:
-    """Cut operations into requests, in their order."""
-    sizes = np.array([operation.ByteSize() for operation in operations], dtype=np.int64)
-    for part in slices_by_bytes(sizes, max_rows=len(operations)):
-        yield operations[part]
 
 
 def _batches(
@@ -288,10 +270,16 @@ def _clear(target: _Target, ids: list[int | str], fields: list[str], run_ids: Se
     return int(found.count)
 
 
-def _present(target: _Target, ids: list[pb.PointId]) -> set[bytes]:
-    """Give those of some points that there are, each id as its bytes."""
-    found = target.call(lambda: target.client.present(target.collection, ids, WRITE_TIMEOUT_S))
-    return {point.SerializeToString() for point in found}
+def _present(target: _Target, points: pa.BinaryArray) -> NDArray[np.bool_]:
+    """Tell which of some points there are; they are messages `PointId`, all different."""
+    listed = b"".join(field(pb.PointsIdsList.IDS_FIELD_NUMBER, points).to_pylist())
+    asked = pb.PointsIdsList.FromString(listed).ids
+    found = target.call(lambda: target.client.present(target.collection, asked, WRITE_TIMEOUT_S))
+    if len(found) == len(points):
+        return np.ones(len(points), dtype=np.bool_)
+    known = pa.array([point.id.SerializeToString() for point in found], pa.binary())
+    is_there: NDArray[np.bool_] = pc.is_in(points, value_set=known).to_numpy(zero_copy_only=False)
+    return is_there
 
 
 def written_by(ids: list[int | str], run_ids: Sequence[str]) -> models.Filter:
@@ -308,20 +296,6 @@ def point_ids(rows: pa.Table) -> list[int | str]:
     """Give the Qdrant ids of the rows of a members table."""
     texts = rows["source_document_id"].to_pylist()
     return [int(text) if text.isdecimal() else text for text in texts]
-
-
-def _payload(values: dict[str, Any]) -> dict[str, pb.Value]:
-    return {k: _text(v) if isinstance(v, str) else to_value(v) for k, v in values.items()}
-
-
-@lru_cache(maxsize=4096)
-def _text(text: str) -> pb.Value:
-    """Ids, labels and the run are the same in many documents: made once each."""
-    return to_value(text)
-
-
-def _point_id(point: int | str) -> pb.PointId:
-    return pb.PointId(num=point) if isinstance(point, int) else pb.PointId(uuid=point)
 
 
 def _plain_id(point: pb.PointId) -> int | str:

@@ -32,13 +32,33 @@ def one_row_each(members: pa.Table) -> pa.Table:
 
 
 class Fields:
-    """Makes payloads of rows that `one_row_each` gave."""
+    """Makes payloads of rows that `one_row_each` gave.
+
+    Attributes
+    ----------
+    columns : list of str
+        Those of the members table that documents of one group differ in, as far as they are asked
+        for.
+    """
 
     def __init__(self, groups: Sequence[Group], mappings: Sequence[FieldMapping]) -> None:
         self._groups = {group.cluster_id: group for group in groups}
         self._mappings = mappings
         asked = {mapping.source_field for mapping in mappings}
-        self._columns = [name for name in (*_OF_A_MEMBERSHIP, *AXES) if name in asked]
+        self.columns = [name for name in (*_OF_A_MEMBERSHIP, *AXES) if name in asked]
+
+    @property
+    def numeric(self) -> list[tuple[str, str]]:
+        """Name the columns that differ from document to document, each with its target field."""
+        return [(m.source_field, m.target_field) for m in self._own(True)]
+
+    def shared(self, cluster_id: str) -> dict[str, Any]:
+        """Give the fields that all documents get that are in one group, and in no other."""
+        values = self._values({"cluster_id": cluster_id})
+        return {m.target_field: values[m.source_field] for m in self._own(False)}
+
+    def _own(self, is_own: bool) -> list[FieldMapping]:
+        return [m for m in self._mappings if (m.source_field in self.columns) is is_own]
 
     def grouped(
         self, rows: pa.Table, points: Sequence[int | str]
@@ -50,7 +70,7 @@ class Fields:
         points : sequence of length n_rows
             The rows' ids in Qdrant.
         """
-        names = ["cluster_id", *self._columns]
+        names = ["cluster_id", *self.columns]
         values = [[_hashable(value) for value in rows[name].to_pylist()] for name in names]
         found: dict[tuple[Any, ...], list[int | str]] = {}
         for point, key in zip(points, zip(*values, strict=True), strict=True):

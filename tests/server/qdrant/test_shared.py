@@ -105,18 +105,18 @@ def test_operations_sent_together_are_held_to_it_too(client: SharingClient, spac
             )
         ),
     ]
-    client.update_batch(f"{space}/docs", operations, 10)
+    client.update_batch(f"{space}/docs", pb.UpdateBatchPoints(operations=operations), 10)
 
     points, _ = client.scroll(space, limit=100)
     assert {p.id for p in points if "seen" in (p.payload or {})} == {0, 1, 2, 3}
     assert marked(client, space) == {4, 5, 6}
-    assert sorted(i.num for i in client.present(f"{space}/docs", everybody, 10)) == [0, 1, 2, 3]
+    assert sorted(p.id.num for p in client.present(f"{space}/docs", everybody, 10)) == [0, 1, 2, 3]
     assert len(client.present(space, everybody, 10)) == 7
     deletion = pb.PointsUpdateOperation(
         delete_points=pb.PointsUpdateOperation.DeletePoints(points=by_id)
     )
     with pytest.raises(TypeError, match="cannot be held to a shared collection"):
-        client.update_batch(f"{space}/docs", [deletion], 10)
+        client.update_batch(f"{space}/docs", pb.UpdateBatchPoints(operations=[deletion]), 10)
 
 
 def test_samples_are_the_collection_s_own(client: SharingClient, space: str) -> None:
