@@ -245,6 +245,7 @@ class App:
             result=run.result,
             spread_above_bytes=self._spread_above_bytes,
             trace=self.tracing.link(),
+            started_at=run.started_at,
         )
 
 

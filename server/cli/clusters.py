@@ -20,7 +20,7 @@ from server.cli.options import (
     NamespaceOption,
     ServerOption,
 )
-from server.cli.results import timing_line
+from server.cli.timeline import timings_table
 from server.errors import InvalidRequestError, Violation
 
 
@@ -75,7 +75,7 @@ def list_clusters(
 def get(
     cluster: ClusterArgument,
     timings: Annotated[
-        bool, typer.Option("--timings", help="Also the newest run's seconds by stage.")
+        bool, typer.Option("--timings", help="Also when the newest run did what, by stage.")
     ] = False,
     server: ServerOption = None,
     key: KeyOption = None,
@@ -96,12 +96,18 @@ def get(
             )
     body = as_json(found)
     if json_output:
-        print_json(body if execution is None else {**body, "timings": as_json(execution.timings)})
+        print_json(body if execution is None else {**body, **_times(execution)})
         return
     rows = [[name, _text(value)] for name, value in body.items() if value not in (None, [], "")]
     stdout().print(table(["field", "value"], rows))
     if execution is not None:
-        say(f"newest run {execution.run_id}: {timing_line(execution)}")
+        say(f"newest run {execution.run_id}: {execution.execution_time_seconds:.2f} s")
+        if execution.timings.fields:
+            stdout().print(timings_table(execution))
+
+
+def _times(execution: execution_pb2.Execution) -> dict[str, Any]:
+    return {name: as_json(getattr(execution, name)) for name in ("timings", "timeline")}
 
 
 def delete(

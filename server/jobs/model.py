@@ -101,6 +101,7 @@ class RunResult(Record):
     hierarchy_relationships: list[dict[str, Any]] = Field(default_factory=list)
     quality_metrics: dict[str, Any] = Field(default_factory=dict)
     timings_s: dict[str, float] = Field(default_factory=dict)
+    timeline: dict[str, list[list[float]]] = Field(default_factory=dict)
     outputs: list[OutputCollection] = Field(default_factory=list)
     artifacts_url: str = ""
     source_bucket_ids: list[str] = Field(default_factory=list)
@@ -186,6 +187,18 @@ class RunRecord(DefinedRecord):
             return self.result.timings_s
         published = (self.finished_at - self.committed_at).total_seconds()
         return {**self.result.timings_s, PUBLISH: published}
+
+    @property
+    def timeline(self) -> dict[str, list[list[float]]]:
+        """When each stage was at work: begins and ends, in seconds since the run's start."""
+        if self.result is None or not self.result.timeline:
+            return {}
+        moments = (self.started_at, self.committed_at, self.finished_at)
+        start, *published = [moment for moment in moments if moment is not None]
+        if len(published) < 2:
+            return self.result.timeline
+        span = [(moment - start).total_seconds() for moment in published]
+        return {**self.result.timeline, PUBLISH: [span]}
 
     @property
     def is_skipped(self) -> bool:

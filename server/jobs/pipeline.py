@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -61,7 +62,8 @@ def prepare(spec: RunSpec, report: Report) -> Prepared:
     folder.begin(spec.lease_number)
     with _connected(spec) as client, tracing.joined(spec.trace) as traces:
         plan = plan_sources_now(client, spec.qdrant_names, spec.definition)
-        work = Work(spec, StageClock(report, device_memory, traces), folder, client, plan)
+        clock = StageClock(report, device_memory, traces, _seconds_since(spec.started_at))
+        work = Work(spec, clock, folder, client, plan)
         require_room(work)
         with parallel.at_most(spec.n_threads), folder.export_dir() as directory:
             return _through_the_stages(work, directory)
@@ -164,7 +166,8 @@ def _skipped(work: Work, exported: ExportReport, why: str) -> Prepared:
         else work.config.clustering_method,
         num_clusters=0,
         num_documents=exported.n_documents,
-        timings_s=dict(work.clock.timings_s),
+        timings_s=work.clock.timings_s,
+        timeline=dict(work.clock.timeline),
         skipped_reason=reason,
     )
     return Prepared(result, [*work.warnings, reason])
@@ -210,6 +213,11 @@ def _without_value(
         name = mapping.source_field
         if name in members.column_names and members[name].null_count == len(members):
             yield name, mapping.target_field
+
+
+def _seconds_since(moment: datetime | None) -> float:
+    """Count from a moment by the server's clock, which may be a little ahead of this one."""
+    return 0.0 if moment is None else max(0.0, (datetime.now(UTC) - moment).total_seconds())
 
 
 def _folder(spec: RunSpec, run_id: str) -> RunFolder:

@@ -62,6 +62,8 @@ class RunSpec:
         where there is none.
     trace : TraceLink or None
         Where the run's spans go; None while nothing is traced.
+    started_at : datetime or None
+        When the run was first claimed; None: it begins now.
     """
 
     namespace_id: str
@@ -86,6 +88,7 @@ class RunSpec:
     result: RunResult | None = None
     spread_above_bytes: int | None = None
     trace: TraceLink | None = None
+    started_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -140,17 +143,29 @@ class StageClock:
     that those of all stages may add up to more than the run took; it is told of only while
     the run is in that stage.
 
-    `device_memory` is asked at the end of each stage; `tracing` makes each a span.
+    `device_memory` is asked at the end of each stage; `tracing` makes each a span. `began_s` is how
+    long ago the run started when its clock did. `timeline` has, for each stage, when anything of it
+    was done: pairs of begin and end, in seconds since the run's start.
     """
 
     report: Report
     device_memory: Callable[[], dict[str, int] | None] = lambda: None
     tracing: Tracing = tracing.OFF
-    timings_s: dict[str, float] = field(default_factory=dict)
+    began_s: float = 0.0
+    timeline: dict[str, list[list[float]]] = field(default_factory=dict)
+    _zero: float = field(default_factory=lambda: time.perf_counter())
     _present: Stage | None = None
     _told_at: float = 0.0
     _began: dict[Stage, tuple[int, float]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def timings_s(self) -> dict[str, float]:
+        """Give the seconds of each stage."""
+        return {
+            stage: sum(end - begin for begin, end in spans)
+            for stage, spans in self.timeline.items()
+        }
 
     @contextmanager
     def stage(self, stage: Stage, message: str = "") -> Iterator[StageTeller]:
@@ -176,7 +191,7 @@ class StageClock:
 
     @contextmanager
     def _timed(self, stage: Stage) -> Iterator[None]:
-        """Add the seconds in which anything of the stage is done, each of them once."""
+        """Note when anything of the stage is done, each moment once."""
         with self._lock:
             n_parts, began = self._began.get(stage, (0, time.perf_counter()))
             self._began[stage] = n_parts + 1, began
@@ -188,8 +203,11 @@ class StageClock:
                 if n_parts > 1:
                     self._began[stage] = n_parts - 1, began
                 else:
-                    elapsed = time.perf_counter() - began
-                    self.timings_s[stage] = self.timings_s.get(stage, 0.0) + elapsed
+                    span = [self._since_start(began), self._since_start(time.perf_counter())]
+                    self.timeline.setdefault(stage, []).append(span)
+
+    def _since_start(self, moment: float) -> float:
+        return round(self.began_s + moment - self._zero, 6)
 
     def tell(self, progress: Progress) -> None:
         """Send one report at once, unless it is of a stage that the run is not in."""

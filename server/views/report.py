@@ -85,14 +85,15 @@ def build_report(cluster: Json, execution: Json, examples: Mapping[str, Sequence
         "quality": list(_quality(execution)),
         "figures": execution.get("figures", {}),
         "timings_s": _in_order(execution.get("timings", {})),
+        "timeline": _in_order(execution.get("timeline", {})),
         "error": execution.get("error"),
         "warnings": execution.get("warnings", []),
         "labeling_errors": execution.get("llm_labeling_errors", []),
     }
 
 
-def _in_order(timings: Json) -> Json:
-    return {stage: timings[stage] for stage in (*STAGES, *timings) if stage in timings}
+def _in_order(by_stage: Json) -> Json:
+    return {stage: by_stage[stage] for stage in (*STAGES, *by_stage) if stage in by_stage}
 
 
 def _settings(cluster: Json, execution: Json) -> Json:
@@ -186,10 +187,24 @@ def _charts(report: Json) -> Iterator[Json]:
         yield {
             "kind": "timings",
             "title": "Time per stage",
-            "reading": "Seconds, by the worker's clock.",
-            "labels": list(report["timings_s"]),
-            "seconds": list(report["timings_s"].values()),
+            "reading": "Seconds since the run's start, by the worker's clock. Bars above each "
+            "other were at work at the same time.",
+            **_bars(report),
         }
+
+
+def _bars(report: Json) -> Json:
+    """Give a bar for each time that a stage was at work; from 0 where only its length is known."""
+    bars = [
+        (stage, begin, end)
+        for stage, seconds in report["timings_s"].items()
+        for begin, end in report["timeline"].get(stage, [(0, seconds)])
+    ]
+    return {
+        "labels": [stage for stage, _, _ in bars],
+        "begins": [begin for _, begin, _ in bars],
+        "seconds": [end - begin for _, begin, end in bars],
+    }
 
 
 def _figure_charts(figures: Json, names: Mapping[str, str]) -> Iterator[Json]:

@@ -50,6 +50,8 @@ def execution_to_pb(
         if not run.is_skipped:
             _fill_method(execution, result)
         execution.timings.CopyFrom(struct_of(run.timings_s))
+        if timeline := run.timeline:
+            execution.timeline.CopyFrom(struct_of(timeline))
         execution.llm_labeling_errors.extend(result.labeling_errors)
         execution.output_collection_ids.extend(output.collection_id for output in result.outputs)
         execution.output_collection_names.extend(output.name for output in result.outputs)

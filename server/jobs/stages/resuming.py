@@ -31,7 +31,7 @@ from server.results.groups import Group
 
 GROUPS: Final = "groups"
 MAP: Final = "map"
-_VERSION: Final = 1
+_VERSION: Final = 2
 _TOLD: Final = "told"
 _COLUMNS: Final = ("rows", "labels", "distances", "confidence")
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError)
@@ -52,7 +52,7 @@ def keep_groups(work: Work, exported: ExportReport, found: Found) -> None:
         "learning_quality_score": found.spaces.learning_quality_score,
         "relationships": found.relationships,
         "warnings": work.warnings,
-        "timings_s": work.clock.timings_s,
+        "timeline": work.clock.timeline,
     }
     _keep(work, GROUPS, exported, arrays, told)
 
@@ -74,7 +74,7 @@ def groups_before(work: Work, exported: ExportReport, documents: Documents) -> F
         n_groups = sum(len(partition.groups) for partition in partitions)
         stage.message = f"{n_groups:,} groups found by an earlier attempt are used"
     work.warnings += [warning for warning in told["warnings"] if warning not in work.warnings]
-    work.clock.timings_s = told["timings_s"] | work.clock.timings_s
+    work.clock.timeline = told["timeline"] | work.clock.timeline
     return Found(partitions, spaces, told["relationships"])
 
 

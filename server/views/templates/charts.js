@@ -49,10 +49,12 @@
       hovertemplate: "%{x} groups: %{y:.4g}<extra></extra>",
     }], { xaxis: { title: { text: "number of groups" } }, yaxis: { title: { text: "mean squared distance" }, rangemode: "tozero" } }],
 
-    timings: ({ labels, seconds }, ink) => [[{
+    timings: ({ labels, begins, seconds }, ink) => [[{
       type: "bar", orientation: "h", y: [...labels].reverse(), x: [...seconds].reverse(),
-      marker: { color: ink.groups[0] }, hovertemplate: "%{y}: %{x:.2f} s<extra></extra>",
-    }], { xaxis: { title: { text: "seconds" } }, yaxis: { automargin: true } }, "16rem"],
+      base: [...begins].reverse(), customdata: [...begins].reverse(), marker: { color: ink.groups[0] },
+      text: [...seconds].reverse().map((took) => `${took.toFixed(2)} s`), textposition: "none",
+      hovertemplate: "%{y}: %{text} from %{customdata:.2f} s<extra></extra>",
+    }], { barmode: "overlay", xaxis: { title: { text: "seconds" } }, yaxis: { automargin: true } }, "16rem"],
 
     flows: ({ nodes, links }, ink) => [[{
       type: "sankey", arrangement: "snap",

@@ -94,6 +94,7 @@ RESULT = RunResult(
     hierarchy_relationships=[RELATION],
     quality_metrics={"silhouette": 0.25, "davies_bouldin": float("nan")},
     timings_s={"export": 0.5, "cluster": 1.5},
+    timeline={"export": [[0.25, 0.75]], "cluster": [[1.0, 2.5]]},
     outputs=[OutputCollection(collection_id="out_1", name="topics-1", generation="out_1__a")],
     artifacts_url="file:///artifacts/run_2",
     source_bucket_ids=["bkt_1", "bkt_2"],

@@ -29,6 +29,7 @@ FOUND = RunResult(
     feature_uris=[MULTIMODAL],
     quality_metrics={"silhouette": 0.25, "davies_bouldin": float("nan")},
     timings_s={"export": 0.5, "cluster": 0.25},
+    timeline={"export": [[0.0, 0.5]], "cluster": [[0.5, 0.625], [0.75, 0.875]]},
     outputs=[OutputCollection(collection_id="out", name="mine-abc", generation="out__1")],
     source_bucket_ids=["b1", "b2"],
     labeling_errors=[],
@@ -120,6 +121,10 @@ async def test_a_completed_run_fills_cluster_execution_and_task(
     timings = as_json(ran.timings)
     assert 0 <= timings.pop("publish") < ran.execution_time_seconds
     assert timings == {"export": 0.5, "cluster": 0.25}
+    timeline = as_json(ran.timeline)
+    [[begin, end]] = timeline.pop("publish")
+    assert 0 < begin < end == pytest.approx(ran.execution_time_seconds)
+    assert timeline == {"export": [[0, 0.5]], "cluster": [[0.5, 0.625], [0.75, 0.875]]}
     assert ran.finished_at == got.completed_at
     assert ran.execution_time_seconds == got.execution_time_seconds
     assert (done.task_type, list(done.outputs)) == ("engine_cluster_build", ["out"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 from pathlib import Path
 
@@ -79,7 +80,11 @@ def test_list_and_get_know_the_cluster(shoal: Shoal, finished: dict):
     assert [row["cluster_id"] for row in listed["results"]] == [finished["cluster"]["cluster_id"]]
     assert got["num_documents_clustered"] == N_DOCUMENTS
     assert {"export", "cluster", "write", "publish"} <= set(got["timings"])
-    assert " · publish " in shoal("get", "four kinds", "--timings").out
+    assert list(got["timeline"]) == list(got["timings"])
+    begins = [got["timeline"][stage][0][0] for stage in ("export", "cluster", "publish")]
+    assert begins == sorted(begins)
+    shown = shoal("get", "four kinds", "--timings").out
+    assert re.search(r"publish +\d+\.\d\d s +\d+\.\d\d s +━", shown)
     assert "four kinds" in shoal("list").out
 
 

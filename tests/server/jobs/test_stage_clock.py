@@ -67,6 +67,19 @@ def test_seconds_of_a_stage_count_once_however_many_work_on_it(
     assert clock.timings_s == {"summarize": 3, "label": 1, "write": 8}
 
 
+def test_the_timeline_counts_from_the_run_s_start(now: list[float]) -> None:
+    now[0] = 100
+    clock = StageClock(lambda report: None, began_s=2.5)
+    now[0] = 101
+    with clock.stage("label"), clock.ahead("write"):
+        now[0] = 102
+    with clock.stage("write"):
+        now[0] = 104
+
+    assert clock.timeline == {"write": [[3.5, 4.5], [4.5, 6.5]], "label": [[3.5, 4.5]]}
+    assert clock.timings_s == {"write": 3, "label": 1}
+
+
 def test_threads_do_not_lose_each_other_s_seconds(clock: StageClock) -> None:
     everybody = threading.Barrier(8)
 

@@ -64,6 +64,7 @@ def execution(**changes: Any) -> dict[str, Any]:
             "elbow": {"n_clusters": [1, 2, 4], "inertia": [9.0, 4, 3.5], "n_points": 100},
         },
         "timings": {"cluster": 2.5, "export": 1.5},
+        "timeline": {"cluster": [[1.75, 4.25]], "export": [[0.25, 1.75]]},
         "warnings": [f"3 documents were left out {EVIL}"],
         "llm_labeling_errors": ["the model did not answer: cl_1"],
         "centroids": [group(0, 50), group(1, 30)],
@@ -76,7 +77,7 @@ def test_the_report_is_plain_data():
     assert report["asked"]["vector settings"]["algorithm_params"] == {"alpha": 1.5}
     assert report["ran"]["method"] == "hdbscan"
     assert report["ran"]["parameters used"] == {"min_cluster_size": 5}
-    assert list(report["timings_s"]) == ["export", "cluster"]
+    assert list(report["timings_s"]) == list(report["timeline"]) == ["export", "cluster"]
     first, second = report["groups"]
     assert (first["share"], first["examples"]) == (0.5, ["a", "b"])
     assert second["examples"] == []
