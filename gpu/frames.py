@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu.errors import InvalidVectorsError
+from gpu.parallel import n_cores
 from gpu.vector_pages import Run, plain_runs, read_run
 
 if TYPE_CHECKING:
@@ -116,12 +118,12 @@ class _Target:
     def copy(self, path: str | Path, runs: Sequence[Run], n_dims: int) -> None:
         """Take rows from where their numbers lie in a file."""
         numbers = self._of_width(n_dims, path)[self._n_filled :].reshape(-1)
-        with open(path, "rb") as source:
-            at = 0
-            for run in runs:
-                read_run(source.fileno(), run, numbers[at : at + run.n_numbers])
-                at += run.n_numbers
-        self._n_filled += at // n_dims
+        stops = np.cumsum([run.n_numbers for run in runs])
+        # Several threads, because a new matrix gets its memory while it is written.
+        with open(path, "rb") as source, ThreadPoolExecutor(n_cores()) as pool:
+            targets = np.split(numbers[: stops[-1]], stops[:-1])
+            list(pool.map(lambda run, own: read_run(source.fileno(), run, own), runs, targets))
+        self._n_filled += int(stops[-1]) // n_dims
 
     def _of_width(self, n_dims: int, path: str | Path) -> NDArray[np.float32]:
         """Give the matrix, with rows that were null so far."""

@@ -34,6 +34,7 @@ def distinctive_words(
     texts: Sequence[str],
     labels: npt.NDArray[np.integer],
     n_groups: int,
+    n_alike: npt.NDArray[np.integer] | None = None,
     *,
     top: int = 10,
 ) -> list[list[str]]:
@@ -51,6 +52,8 @@ def distinctive_words(
         Group of each text; noise (-1) is left out.
     n_groups : int
         Groups are 0 to n_groups - 1.
+    n_alike : array of shape (n_points,), int, or None
+        As how many texts of its group each counts; None: as one.
     top : int
         Most words given for a group.
 
@@ -79,7 +82,8 @@ def distinctive_words(
     """
     if len(texts) != len(labels):
         raise ValueError(f"{len(texts)} texts beside {len(labels)} labels")
-    counts, sizes = _count(texts, labels, n_groups)
+    alike = np.ones(len(labels), dtype=np.int64) if n_alike is None else n_alike
+    counts, sizes = _count(texts, labels, n_groups, alike)
     overall: Counter[str] = Counter()
     for of_group in counts:
         overall.update(of_group)
@@ -108,19 +112,22 @@ def _without_plurals(words: Sequence[str]) -> list[str]:
 
 
 def _count(
-    texts: Sequence[str], labels: npt.NDArray[np.integer], n_groups: int
+    texts: Sequence[str],
+    labels: npt.NDArray[np.integer],
+    n_groups: int,
+    n_alike: npt.NDArray[np.integer],
 ) -> tuple[list[Counter[str]], list[int]]:
     """Count, for each group, in how many of its texts each word stands."""
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
     counts: list[Counter[str]] = [Counter() for _ in range(n_groups)]
     sizes = [0] * n_groups
-    for text, label in zip(texts, labels.tolist(), strict=True):
+    for text, label, n in zip(texts, labels.tolist(), n_alike.tolist(), strict=True):
         if label == NOISE:
             continue
-        words = _WORD.findall(_ADDRESS.sub(" ", text[:MAX_TEXT_CHARS]).lower())
-        counts[label].update(set(words))
-        sizes[label] += 1
+        words = set(_WORD.findall(_ADDRESS.sub(" ", text[:MAX_TEXT_CHARS]).lower()))
+        counts[label].update(words if n == 1 else dict.fromkeys(words, n))
+        sizes[label] += n
     for of_group in counts:
         for word in [w for w in of_group if w in ENGLISH_STOP_WORDS or len(w) > MAX_WORD_CHARS]:
             del of_group[word]

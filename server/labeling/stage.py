@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from server.labeling.cache import LabelCache
 from server.labeling.checks import strategy_of
-from server.labeling.documents import Rows, payloads_at
+from server.labeling.documents import Rows, payloads_at, texts_at
 from server.labeling.label import LabelingReport, LabelingUsage, Progress, label_groups
 from server.labeling.naming import plain_names
 from server.labeling.representatives import choose
@@ -29,7 +29,9 @@ MIN_WORD_DOCUMENTS: Final = 20
 MAX_WORD_CHARS: Final = 2_000
 """Of each document, for keywords."""
 
-DistinctiveWords = Callable[[Sequence[str], NDArray[np.int64], int], list[list[str]]]
+DistinctiveWords = Callable[
+    [Sequence[str], NDArray[np.int64], int, NDArray[np.int64]], list[list[str]]
+]
 
 
 def name_groups(
@@ -128,7 +130,10 @@ def _words(
     labels = np.repeat(np.arange(len(drawn)), [len(rows) for rows in drawn])
     read: Callable[[Payload], str] = plain_text(payload_mappings(config), exclude=exclude)
     rows = np.unique(flat)
-    texts = [read(payload)[:MAX_WORD_CHARS] for _, payload in payloads_at(files, rows)]
-    return distinctive_words(
-        [texts[at] for at in np.searchsorted(rows, flat)], labels, len(members)
+    texts, numbers = texts_at(files, rows, lambda payload: read(payload)[:MAX_WORD_CHARS])
+    # Texts that are alike in a group are looked at once.
+    pairs, n_alike = np.unique(
+        labels * max(len(texts), 1) + numbers[np.searchsorted(rows, flat)], return_counts=True
     )
+    of_group, at = np.divmod(pairs, max(len(texts), 1))
+    return distinctive_words([texts[number] for number in at], of_group, len(members), n_alike)

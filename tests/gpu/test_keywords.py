@@ -37,6 +37,19 @@ def test_scores_are_those_of_the_paper() -> None:
     assert found[1] == ["zz"]
 
 
+def test_a_text_can_stand_for_several() -> None:
+    texts, labels, n_alike = (
+        ["red apple", "a boat", "red boat", "apple"],
+        [0, 1, 1, -1],
+        [3, 2, 1, 9],
+    )
+
+    found = distinctive_words(texts, np.array(labels), 2, np.array(n_alike))
+
+    repeated = [np.repeat(part, n_alike).tolist() for part in (texts, labels)]
+    assert found == words(*repeated, 2) == [["apple", "red"], ["boat"]]
+
+
 def test_noise_is_ignored_and_empty_groups_have_no_words() -> None:
     texts = ["apple apple", "pear", "plum"]
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gpu.keywords import distinctive_words
-from server.labeling.documents import payloads_at
+from server.labeling.documents import payloads_at, texts_at
 from server.labeling.representatives import members_by_distance
 from server.labeling.request import LLMLabeling
 from server.labeling.settings import LabelingSettings
@@ -115,6 +115,8 @@ def test_rows_are_numbered_through_all_parts(files: list[str]) -> None:
     assert {row: payload["title"] for row, payload in found.items()} == {
         row: TITLES[row] for row in (0, 2, 3, 5)
     }
+    texts, numbers = texts_at(files, np.array([0, 1, 3]), lambda payload: payload["title"][-5:])
+    assert (texts, numbers.tolist()) == (["apple", " boat"], [0, 0, 1])
     with pytest.raises(IndexError, match="row 6 of an export with 6 rows"):
         list(payloads_at(files, np.array([1, 6])))
 
