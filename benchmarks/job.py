@@ -48,6 +48,8 @@ PACKAGES = ("numpy", "pyarrow", "scikit-learn", "grpcio", "qdrant-client")
 N_DIMS = 384
 REPLY_S = 2.0
 HZ = os.sysconf("SC_CLK_TCK")
+N_GROUPS = 300
+"""Of the vectors that HDBSCAN is given; k-means takes vectors without any."""
 SMALL = 5_000
 """Points of the job that a worker has done before."""
 PAGES_KEPT = 8  # Of the server, so that it does not hold a large collection a second time.
@@ -199,7 +201,8 @@ def measure(name: str, n_points: int) -> Row:
     """Run one job in a process of its own."""
     kind = KINDS[name]
     lies_ready = n_points <= MOST_POINTS_KEPT
-    size = Size(n_points, N_DIMS, 4096 if lies_ready else PAGES_KEPT, kind.distance)
+    n_groups = N_GROUPS if kind.method == "hdbscan" else 0
+    size = Size(n_points, N_DIMS, 4096 if lies_ready else PAGES_KEPT, kind.distance, n_groups)
     with (
         replaying(replace(size, n_points=SMALL)) as small,
         replaying(size) as address,

@@ -67,6 +67,33 @@ class Size:
     n_dims: int
     n_pages_kept: int = 4096
     distance: str = "Cosine"
+    n_groups: int = 0
+
+
+NOISE_LENGTH = 0.8
+"""Of what is added to a centre of length 1: members of a group then have a cosine of about 0.6, as
+sentence embeddings of one subject have."""
+NOISE_SHARE = 0.2
+"""Rows of grouped ones that belong to no group."""
+
+
+def grouped_vectors(n_rows: int, n_dims: int, n_groups: int) -> np.ndarray:
+    """Make rows around centres, and some around none.
+
+    Returns
+    -------
+    array of shape (n_rows, n_dims), float32
+        Rows of length 1, all different.
+    """
+    rng = np.random.default_rng(43)
+    centres = rng.standard_normal((n_groups, n_dims), dtype=np.float32)
+    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+    rows = rng.standard_normal((n_rows, n_dims), dtype=np.float32)
+    rows *= np.float32(NOISE_LENGTH / n_dims**0.5)
+    own = np.flatnonzero(rng.random(n_rows) >= NOISE_SHARE)
+    rows[own] += centres[rng.integers(0, n_groups, len(own))]
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows
 
 
 def vectors(n_rows: int, n_dims: int) -> np.ndarray:
@@ -186,7 +213,10 @@ class Pages:
 
 
 def _serve(size: Size, ready: Connection) -> None:
-    rows = vectors(size.n_points, size.n_dims)
+    if size.n_groups:
+        rows = grouped_vectors(size.n_points, size.n_dims, size.n_groups)
+    else:
+        rows = vectors(size.n_points, size.n_dims)
     if size.distance == "Dot":  # Which keeps the lengths that vectors come with.
         rows *= np.linspace(0.5, 2, len(rows), dtype=np.float32)[:, None]
     pages = {name: Pages(name, size, rows) for name in COLLECTIONS}
