@@ -10,7 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
+
+Tree: TypeAlias = "dict[str, Any] | None"
+"""What is kept of an object, by key; None: all of it. A key's value is a tree, too."""
 
 MAX_PATH_CHARS = 256
 _INDEXED = re.compile(r"\[[^\]]+\]$")
@@ -96,8 +99,8 @@ def top_level_selectors(paths: Iterable[str]) -> list[str] | None:
     return [key if _PLAIN_KEY.fullmatch(key) else f'"{key}"' for key in keys]
 
 
-def keep(payload: Mapping[str, Any], paths: Iterable[Sequence[str]]) -> dict[str, Any]:
-    """The parts of a payload under some split paths, in its own shape; the rest dropped."""
+def tree_of(paths: Iterable[Sequence[str]]) -> dict[str, Any]:
+    """Lay split paths together: what is kept below each key, None for all of it."""
     tree: dict[str, Any] = {}
     for keys in sorted(paths, key=len):
         node = tree
@@ -108,11 +111,17 @@ def keep(payload: Mapping[str, Any], paths: Iterable[Sequence[str]]) -> dict[str
             node = below
         else:
             node.setdefault(keys[-1], None)
-    kept: dict[str, Any] = _prune(payload, tree)
+    return tree
+
+
+def keep(payload: Mapping[str, Any], paths: Iterable[Sequence[str]]) -> dict[str, Any]:
+    """The parts of a payload under some split paths, in its own shape; the rest dropped."""
+    kept: dict[str, Any] = prune(payload, tree_of(paths))
     return kept
 
 
-def _prune(value: Any, tree: Mapping[str, Any]) -> Any:
+def prune(value: Any, tree: Mapping[str, Any]) -> Any:
+    """The parts of an object, or of the objects in a list, that a tree keeps."""
     if isinstance(value, Mapping):
         kept: dict[str, Any] = {}
         for key, below in tree.items():
@@ -121,6 +130,6 @@ def _prune(value: Any, tree: Mapping[str, Any]) -> Any:
             if below is None:
                 kept[key] = value[key]
             elif isinstance(value[key], Mapping | list):
-                kept[key] = _prune(value[key], below)
+                kept[key] = prune(value[key], below)
         return kept
-    return [_prune(item, tree) for item in value if isinstance(item, Mapping)]
+    return [prune(item, tree) for item in value if isinstance(item, Mapping)]

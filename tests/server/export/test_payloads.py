@@ -13,6 +13,7 @@ from qdrant_client.conversions.conversion import RestToGrpc
 from server.export import protobytes
 from server.export.errors import MalformedResponseError
 from server.export.paths import keep
+from server.export.payload_json import DEEPEST
 from server.export.wire import outline, parse_page
 
 scalar = st.one_of(
@@ -102,3 +103,61 @@ def test_bytes_that_are_no_text_are_refused():
     page = parse_page(data, outline(data).records, ()).payloads
     with pytest.raises(MalformedResponseError, match="UTF-8"):
         page.column("a")
+
+
+def test_what_nests_is_written_like_the_rest():
+    inside = {"z": [1, {"b": None, "a": 'quo"te'}, [], {}], "a": {"é": 0.5}}
+    page = payloads_of([{"m": inside, "n": n} for n in range(20)])
+    assert page.json(None).to_pylist()[7] == (
+        '{"m":{"a":{"é":0.5},"z":[1,{"a":"quo\\"te","b":null},[],{}]},"n":7}'
+    )
+    texts = page.json([("m", "z", "a"), ("m", "a", "x")]).to_pylist()
+    assert texts[0] == '{"m":{"a":{},"z":[{"a":"quo\\"te"},{}]}}'
+
+
+@pytest.mark.parametrize("depth", [DEEPEST - 1, DEEPEST, DEEPEST + 1, 30])
+def test_values_may_nest_deeply(depth):
+    value = "x"
+    for level in range(depth):
+        value = {"a": value} if level % 2 else [value]
+    page = payloads_of([{"v": value, "w": [value]}, {}, {"v": value}])
+    assert page.dicts() == [{"v": value, "w": [value]}, {}, {"v": value}]
+
+
+def wrapped(number, content):
+    """Put bytes into a field, as protobuf does."""
+    size, length = len(content), bytearray()
+    while size > 0x7F:
+        length.append(size & 0x7F | 0x80)
+        size >>= 7
+    return bytes([number << 3 | 2, *length, size]) + content
+
+
+def page_of(value):
+    """A page of one point whose field `a` is a message `Value` of these bytes."""
+    entry = wrapped(1, b"a") + wrapped(2, value)
+    data = wrapped(2, b"\x0a\x02\x08\x01" + wrapped(2, entry))
+    return parse_page(data, outline(data).records, ()).payloads
+
+
+def test_a_value_that_nests_beyond_what_protobuf_bears_is_refused():
+    value = b""
+    for _ in range(2_000):
+        value = wrapped(7, wrapped(1, value))
+    with pytest.raises(MalformedResponseError, match="cannot be read"):
+        page_of(value).json(None)
+
+
+@pytest.mark.parametrize(
+    ("number", "inside"),
+    [
+        (6, b"\x0a\x09\x0a\x01b"),  # An entry that goes on behind the object.
+        (6, b"\x0a\x07\x0a\x01b\x12\x02\x22\x05"),  # A text that goes on behind its entry.
+        (7, b"\x0a\x02\x22\x05"),  # The same in a list.
+        (7, b"\x0a\x03\x22\x01\xff"),  # A text that is none.
+        (7, b"\x0b"),  # A field of a kind that nobody writes any more.
+    ],
+)
+def test_a_nested_value_that_breaks_off_is_refused(number, inside):
+    with pytest.raises(MalformedResponseError):
+        page_of(wrapped(number, inside)).json(None)

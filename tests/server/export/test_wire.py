@@ -8,7 +8,7 @@ from qdrant_client import grpc as pb
 
 from server.export import protobytes
 from server.export.errors import MalformedResponseError, UnsupportedVectorError
-from server.export.payloads import value_to_python
+from server.export.payload_json import value_to_python
 from server.export.wire import outline, parse_page
 
 floats = st.floats(width=32, allow_nan=False)

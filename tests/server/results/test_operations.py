@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from qdrant_client import grpc as pb
 
-from server.export.payloads import value_to_python
+from server.export.payload_json import value_to_python
 from server.jobs.definition import FieldMapping
 from server.results.fields import Fields, one_row_each
 from server.results.groups import Group, members_table
