@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import math
 import os
+import random
+import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +100,47 @@ def test_no_texts_and_no_groups() -> None:
 def test_texts_and_labels_must_match() -> None:
     with pytest.raises(ValueError, match="2 texts beside 1 labels"):
         words(["a", "b"], [0], 1)
+
+
+def by_the_book(texts: list[str], labels: list[int], n_groups: int) -> list[dict[str, float]]:
+    """Score every word of every group as the documentation says, one text after the other."""
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+    has: list[Counter[str]] = [Counter() for _ in range(n_groups)]
+    for text, label in zip(texts, labels, strict=True):
+        plain = re.sub(r"(?:https?://|www\.)\S+", " ", text).lower()
+        has[label].update(set(re.findall(r"[^\W\d_]\w+(?:[-'\u2019]\w+)*", plain)))
+    for of_group in has:
+        for word in [w for w in of_group if len(w) > MAX_WORD_CHARS or w in ENGLISH_STOP_WORDS]:
+            del of_group[word]
+    overall = sum(has, Counter())
+    average = overall.total() / n_groups
+    return [
+        {
+            word: n * math.log(1 + average / overall[word])
+            for word, n in of_group.items()
+            if n >= 2 and n * len(texts) > overall[word] * labels.count(group)
+        }
+        for group, of_group in enumerate(has)
+    ]
+
+
+def test_words_of_any_text_are_found_as_one_by_one() -> None:
+    rng = random.Random(3)
+    letters = "aabB2_-'\u2019 .,:/\n\t\x85\u2003\u2028\x1fßİé漢字१³½\u0301"
+    texts = [
+        "".join(rng.choices(letters, k=rng.randrange(40)))
+        + rng.choice(["", " ", " http://a.b/cDe\u2003fg", "x-www.aa b", "\ud800aa"])
+        for _ in range(20_000)  # Of several slices.
+    ]
+    labels = [rng.randrange(3) for _ in texts]
+
+    found = words(texts, labels, 3, top=10_000)
+
+    for group, expected in enumerate(by_the_book(texts, labels, 3)):
+        assert len(expected) > 100
+        ordered = sorted(expected, key=lambda word: (-round(expected[word], 9), word))
+        assert found[group] == ordered
 
 
 @pytest.mark.skipif(not DATA.is_file(), reason=f"no real data at {DATA}")
