@@ -3,8 +3,7 @@
     python benchmarks/describing.py
 
 A mixture is clustered by k-means to its own stop; then each step that a run takes on the groups
-is timed, alone. The sum is what a run with centroids as means pays; medians and medoids stand
-beside, since a run has one kind of centroid.
+is timed, alone. A run has one kind of centroid, so there is a sum for each kind.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from gpu.elbow import elbow
 from gpu.kmeans import kmeans
 from gpu.metrics import quality
 from gpu.params import KMeansParams
-from gpu.summary import confidence, summarize
+from gpu.summary import CENTROIDS, confidence, summarize
 from gpu.vectors import unit_rows
 
 
@@ -41,7 +40,7 @@ class Row:
 
 
 def measure(n_points: int, n_dims: int, n_clusters: int, metric: str, repeats: int) -> list[Row]:
-    """Time the clustering, every step after it, and the sum of those that every run takes."""
+    """Time the clustering, every step after it, and what a run pays by its kind of centroid."""
     points = mixture(n_points, n_dims, n_clusters)
     if metric == "cosine":
         points = unit_rows(points)
@@ -52,28 +51,27 @@ def measure(n_points: int, n_dims: int, n_clusters: int, metric: str, repeats: i
     labels = found.labels
     described = summarize(points, labels, metric=metric)
     steps: dict[str, Callable[[], Any]] = {
-        "centroids (mean), distances, radii": partial(summarize, points, labels, metric=metric),
         "confidence": partial(confidence, described.distances, labels, None),
         "quality metrics": partial(quality, points, labels, metric=metric),
         "elbow": partial(elbow, points, n_clusters, metric=metric),
     }
-    rows = [Row(metric, "k-means", round(clustering.median_s, 3), 1.0)]
-    total = 0.0
+    for centroid in CENTROIDS:
+        steps[f"centroids ({centroid}), distances, radii"] = partial(
+            summarize, points, labels, metric=metric, centroid=centroid
+        )
+    seconds: dict[str, float] = {}
     for step, run in steps.items():
         run()
-        _, taken = timed(run, repeats=repeats)
-        total += taken.median_s
-        rows.append(
-            Row(metric, step, round(taken.median_s, 3), taken.median_s / clustering.median_s)
-        )
-    rows.append(Row(metric, "these together", round(total, 3), total / clustering.median_s))
-    for centroid in ("median", "medoid"):
-        run = partial(summarize, points, labels, metric=metric, centroid=centroid)
-        run()
-        _, taken = timed(run, repeats=repeats)
-        share = taken.median_s / clustering.median_s
-        rows.append(Row(metric, f"centroids ({centroid})", round(taken.median_s, 3), share))
-    return rows
+        seconds[step] = timed(run, repeats=repeats)[1].median_s
+    others = sum(taken for step, taken in seconds.items() if not step.startswith("centroids"))
+    for centroid in CENTROIDS:
+        own = seconds[f"centroids ({centroid}), distances, radii"]
+        seconds[f"together, with centroids as {centroid}s"] = own + others
+    whole = clustering.median_s
+    return [
+        Row(metric, step, round(taken, 3), taken / whole)
+        for step, taken in {"k-means": whole, **seconds}.items()
+    ]
 
 
 def main() -> None:

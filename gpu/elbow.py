@@ -12,6 +12,7 @@ import numpy as np
 
 from gpu.backend import Backend
 from gpu.kmeans import kmeans
+from gpu.parallel import worker_threads
 from gpu.params import KMeansParams
 from gpu.sampling import sample_rows
 from gpu.vectors import is_angular, on_host, unit_rows
@@ -67,16 +68,17 @@ def elbow(vectors: Array, n_clusters: int, *, metric: str, seed: int = 42) -> El
         {int(k) for k in (*up_to, round(1.4 * n_clusters), 2 * n_clusters) if k <= most}
     )
     backend = Backend("cpu", "a sample for the elbow")
-    inertia = [
-        kmeans(points, _params(k, seed), backend=backend).details["inertia"] / len(points)
-        for k in ladder
-        if most > 1
-    ]
-    return Elbow(
-        n_clusters=ladder[: len(inertia)],
-        inertia=[float(value) for value in inertia],
-        n_points=len(points),
-    )
+    if most < 2:
+        ladder = []
+
+    def inertia(k: int) -> float:
+        found = kmeans(points, _params(k, seed), backend=backend, n_threads=1)
+        return float(found.details["inertia"] / len(points))
+
+    # Fits on so few points do not fill several threads; one beside the other they do.
+    with worker_threads() as each:
+        longest_first = each(inertia, reversed(ladder))
+    return Elbow(n_clusters=ladder, inertia=longest_first[::-1], n_points=len(points))
 
 
 def _params(n_clusters: int, seed: int) -> KMeansParams:

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu.backend import array_module
-from gpu.centres import COUNTED_ROWS, median_of, summed_distances
+from gpu.centres import COUNTED_ROWS, median_of
 from gpu.errors import InvalidParametersError, Violation
 from gpu.groups import Members, group_sums, members_of, own_distances
 from gpu.manhattan_distances import manhattan_sums
+from gpu.medoids import euclidean_medoid, nearest_to_mean
 from gpu.parallel import Each, threads_for, worker_threads
 from gpu.params import NOISE
 from gpu.vectors import (
@@ -25,7 +26,6 @@ from gpu.vectors import (
     is_angular,
     on_host,
     row_blocks,
-    squared_lengths,
     unit_rows,
 )
 
@@ -35,10 +35,6 @@ CENTROIDS: tuple[Centroid, ...] = get_args(Centroid)
 
 RADIUS_QUANTILE = 0.95
 """Share of a group's members that its radius reaches."""
-
-EXACT_MEDOID_POINTS = 20_000
-"""Largest group whose Euclidean medoid is exact; of a larger one it is the member nearest to the
-mean."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,8 @@ def summarize(
     centroid : {"mean", "median", "medoid"}
         The mean of the members, the median of each dimension (under manhattan the point with
         the least summed distance to the members), or the member with the least summed distance
-        to the others (under euclidean, of more than 20 000 members the one nearest to the mean).
+        to the others (under euclidean, of more than 512 members that but for near ties, see
+        `gpu.medoids`).
         For cosine and dot, of the members scaled to length 1, and then scaled to it again.
 
     Returns
@@ -134,8 +131,8 @@ def _centroids(
         rows = _rows(members, group)
         if metric == "manhattan":
             return on_host(points[rows[int(manhattan_sums(points, rows).argmin())]])
-        mean = beside(means[group], points)
-        return on_host(points[rows[_medoid(points, rows, mean, angular)]])
+        choose = nearest_to_mean if angular else euclidean_medoid
+        return on_host(points[rows[choose(points, rows, beside(means[group], points))]])
 
     chosen = each(median if centroid == "median" else medoid, groups)
     centroids = np.array(chosen, dtype=np.float32).reshape(means.shape)
@@ -162,29 +159,6 @@ def _median(points: Array, rows: NDArray[np.int64]) -> Array:
     columns = row_blocks(points.shape[1], 4 * len(rows), block_bytes_of(points))
     medians = [xp.median(points[rows, part], axis=0) for part in columns]
     return on_host(xp.concatenate(medians))
-
-
-def _medoid(points: Array, rows: NDArray[np.int64], mean: Array, angular: bool) -> int:
-    xp, block_bytes = array_module(points), block_bytes_of(points)
-    if angular or len(rows) > EXACT_MEDOID_POINTS:
-        # Squared distances sum to n * |x - mean|**2 plus the same for every x, and the cosine
-        # distance is half the square: for it the member nearest to the mean is exact.
-        blocks = row_blocks(len(rows), 4 * points.shape[1], block_bytes)
-        squares = [squared_lengths(points[rows[part]] - mean) for part in blocks]
-        return int(xp.concatenate(squares).argmin())
-    centred = points[rows] - mean  # Squares of differences then keep their digits.
-    if isinstance(centred, np.ndarray):
-        return int(summed_distances(centred).argmin())
-    squares = squared_lengths(centred)
-    totals = xp.empty(len(rows))
-    for part in row_blocks(len(rows), 4 * len(rows), block_bytes):
-        block = centred[part] @ centred.T
-        block *= -2
-        block += squares
-        block += squares[part, None]
-        xp.maximum(block, 0, out=block)
-        totals[part] = xp.sqrt(block, out=block).sum(axis=1, dtype=np.float64)
-    return int(totals.argmin())
 
 
 def _radii(distances: NDArray[np.float32], members: Members) -> NDArray[np.float32]:

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from gpu import summary as summary_module
 from gpu.errors import InvalidParametersError
 from gpu.params import NOISE
 from gpu.summary import confidence, summarize
@@ -78,18 +77,6 @@ def test_a_medoid_is_a_member_and_has_the_least_summed_distance():
         own = distance(members, made.centroids[group], "euclidean")
         assert own.min() == 0
         assert own.sum() == pytest.approx(min(totals), rel=1e-6)
-
-
-def test_the_medoid_of_a_very_large_group_is_near_the_mean(monkeypatch):
-    monkeypatch.setattr(summary_module, "EXACT_MEDOID_POINTS", 10)
-    points, labels = data()
-
-    made = summarize(points, labels, metric="euclidean", centroid="medoid")
-
-    for group in range(5):
-        members = points[labels == group]
-        nearest = np.square(members - members.mean(axis=0)).sum(axis=1).argmin()
-        assert made.centroids[group] == pytest.approx(members[nearest])
 
 
 def test_ten_thousand_groups_are_summarized():
