@@ -5,7 +5,8 @@ with the points of the few cells whose centroids are nearest to it, by one matri
 that ask for the same cell. What lies farther is missed: the neighbours are approximate, their
 distances are exact.
 
-A second step compares each point with the neighbours of its neighbours, as NN-descent does.
+A second step, as NN-descent, makes each point a neighbour of those that it found near, since they
+may not have asked its cell, and compares it with the neighbours of its neighbours.
 
 Time: O(n * POINTS_PER_CELL) for the distances, and a row of distances to n / POINTS_PER_CELL
 centroids for each point.
@@ -46,7 +47,7 @@ QUERIES = 4096
 """Points that are compared at a time."""
 
 ROUNDS = 2
-"""Times that points are compared with the neighbours of their neighbours."""
+"""Times that points learn from their neighbours."""
 
 _ASKED = 8
 _SAMPLE_PER_CELL = 24
@@ -172,6 +173,7 @@ def nearest_in_cells(
     _search_all(np.flatnonzero(np.isinf(values[:, -1])), distances, near, values, each)
     unit = np.float32(1 / distances.scale**2)
     for _ in range(ROUNDS):
+        _mirror(near.copy(), values.copy(), near, values)
         refine = partial(_refine, vectors, unit, near.copy(), near, values)
         each(refine, starts)
     return near, values
@@ -212,6 +214,32 @@ def _search_all(
         values[rows[part]], near[rows[part]] = found, at
 
     each(search, row_blocks(len(rows), 4 * distances.n_points, 4 * BLOCK_BYTES))
+
+
+@compiled
+def _mirror(
+    known: NDArray[np.int32],
+    lengths: NDArray[np.float32],
+    near: NDArray[np.int32],
+    values: NDArray[np.float32],
+) -> None:
+    """Make each point a neighbour of its neighbours, where it is among their nearest."""
+    n_kept = near.shape[1]
+    for row in range(len(known)):
+        for at in range(n_kept):
+            other, value = known[row, at], lengths[row, at]
+            kept, found = near[other], values[other]
+            if value >= found[n_kept - 1]:
+                continue
+            is_new = True
+            for place in range(n_kept):
+                is_new &= kept[place] != row
+            if is_new:
+                place = n_kept - 1
+                while place > 0 and found[place - 1] > value:
+                    found[place], kept[place] = found[place - 1], kept[place - 1]
+                    place -= 1
+                found[place], kept[place] = value, row
 
 
 @compiled

@@ -11,7 +11,7 @@ import gpu.hdbscan
 from gpu.backend import Backend
 from gpu.boruvka import approximate_tree, boruvka_tree
 from gpu.cells import cut, nearest_in_cells
-from gpu.hdbscan import hdbscan
+from gpu.hdbscan import hdbscan, spanning_tree
 from gpu.parallel import worker_threads
 from gpu.params import NOISE, HdbscanParams
 from gpu.squared_distances import SquaredDistances
@@ -113,6 +113,11 @@ def test_groups_of_real_embeddings_are_nearly_those_of_the_exact_tree():
     found = hdbscan(points, HdbscanParams(approx_min_span_tree=True), backend=CPU)
 
     exact = hdbscan(points, HdbscanParams(), backend=CPU)
+    weights = [
+        spanning_tree(points, HdbscanParams(approx_min_span_tree=approximate))[0].weight.sum()
+        for approximate in (False, True)
+    ]
+    assert weights[0] * (1 - 1e-6) <= weights[1] <= 1.001 * weights[0]
     assert adjusted_rand_score(exact.labels, found.labels) > 0.9
 
 
