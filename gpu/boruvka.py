@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from gpu.cells import cut, nearest_in_cells
 from gpu.clustering import Progress
+from gpu.compiled import compiled
 from gpu.parallel import Each
 from gpu.smallest import nth_smallest, smallest
 from gpu.spanning_tree import Distances, SpanningTree
@@ -266,11 +267,8 @@ class _Search:
         self, component: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         reach = self.reach
-        inside = component[reach.near] == component[:, None]
-        outward = np.where(inside, np.float32(np.inf), reach.weight)
-        lightest = outward.argmin(axis=1)
-        points = np.arange(len(component))
-        right, weight = reach.near[points, lightest].astype(np.int64), outward[points, lightest]
+        right, weight = np.empty(len(component), np.int64), np.empty(len(component), np.float32)
+        _lightest_outward(component, reach.near, reach.weight, right, weight)
         found = (component[self._found] != component) & (self._found_weight < weight)
         right[found], weight[found] = self._found[found], self._found_weight[found]
         return right, weight
@@ -309,6 +307,24 @@ class _Search:
         self._each(find, [rows[at : at + self._rows_per_block] for at in starts])
         bound = self.reach.bound
         bound[rows] = np.maximum(bound[rows], self._found_weight[rows])
+
+
+@compiled
+def _lightest_outward(
+    component: NDArray[np.int64],
+    near: NDArray[np.int32],
+    weight: NDArray[np.float32],
+    right: NDArray[np.int64],
+    lightest: NDArray[np.float32],
+) -> None:
+    """Find each point's lightest known edge out of its component; infinite where none is known."""
+    for point in range(len(component)):
+        right[point], least = near[point, 0], np.float32(np.inf)
+        for at in range(near.shape[1]):
+            other = near[point, at]
+            if weight[point, at] < least and component[other] != component[point]:
+                right[point], least = other, weight[point, at]
+        lightest[point] = least
 
 
 def _first_of_lost(

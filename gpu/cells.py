@@ -31,7 +31,7 @@ from gpu.compiled import compiled
 from gpu.groups import Members, members_of
 from gpu.lloyd import lloyd
 from gpu.parallel import Each
-from gpu.smallest import keep_smallest, smallest
+from gpu.smallest import smallest
 from gpu.squared_distances import SquaredDistances
 from gpu.vectors import BLOCK_BYTES, row_blocks
 
@@ -43,8 +43,8 @@ far among the nearest lies in other cells."""
 CROWD = 8 * POINTS_PER_CELL
 """Most points of a cell that others are compared with: an even choice of them."""
 
-QUERIES = 4096
-"""Points that are compared at a time."""
+MOST_QUERIES, FEWEST_QUERIES = 16_384, 1024
+"""Points that are compared at a time: many, so that products are large, but in several parts."""
 
 ROUNDS = 2
 """Times that points learn from their neighbours."""
@@ -53,7 +53,9 @@ _ASKED = 8
 _SAMPLE_PER_CELL = 24
 _ITERATIONS = 4
 _CUT_BYTES = 64 << 20
-_CHUNKS_PER_WAVE = 16
+_PARTS = 8
+_RUN = 64
+_CHUNKS_PER_WAVE = 4
 
 
 class Cells(NamedTuple):
@@ -149,33 +151,43 @@ def nearest_in_cells(
     """
     centroids, origin, members = cells
     halves = np.einsum("ij,ij->i", centroids, centroids) / 2
-    n_asked = min(len(centroids), max(FEWEST_CELLS, n_kept // 2 - 10))
-    near = np.zeros((len(vectors), n_kept), dtype=np.int32)
-    values = np.full((len(vectors), n_kept), np.inf, dtype=np.float32)
+    n_points = len(vectors)
+    n_asked = min(len(centroids), FEWEST_CELLS + max(0, n_kept - 32) // 2)
+    near = np.zeros((n_points, n_kept), dtype=np.int32)
+    values = np.full((n_points, n_kept), np.inf, dtype=np.float32)
+    near[:, 0], values[:, 0] = np.arange(n_points), 0
 
-    def compare(start: int) -> None:
-        part = vectors[start : start + QUERIES] - origin
-        some = [part[rows] for rows in row_blocks(len(part), 4 * len(centroids))]
+    n_queries = min(MOST_QUERIES, max(FEWEST_QUERIES, -(-n_points // _PARTS)))
+    queries_at = [slice(at, min(at + n_queries, n_points)) for at in range(0, n_points, n_queries)]
+
+    def compare(part: slice) -> None:
+        own = vectors[part]
         asked = np.concatenate(
-            [_first_cells(points, centroids, halves, n_asked) for points in some]
+            [
+                _first_cells(own[rows] - origin, centroids, halves, n_asked)
+                for rows in row_blocks(len(own), 4 * len(centroids))
+            ]
         )
         queries = members_of(asked.ravel(), len(centroids))
         for cell in np.flatnonzero((queries.sizes > 0) & (members.sizes > 0)).tolist():
-            own = queries.rows[queries.starts[cell] : queries.starts[cell + 1]]
-            asking = start + own // n_asked
+            rows = queries.rows[queries.starts[cell] : queries.starts[cell + 1]]
+            asking = part.start + rows // n_asked
             columns, others = _columns(int(members.starts[cell]), int(members.starts[cell + 1]))
-            keep_smallest(distances.block(asking, columns), asking, others, values, near)
+            _keep_nearest(*distances.products(asking, columns), asking, others, values, near)
 
-    starts = range(0, len(vectors), QUERIES)
-    for start in range(0, len(starts), _CHUNKS_PER_WAVE):
-        each(compare, starts[start : start + _CHUNKS_PER_WAVE])
-        progress(min(1.0, (start + _CHUNKS_PER_WAVE) / len(starts)))
+    for start in range(0, len(queries_at), _CHUNKS_PER_WAVE):
+        each(compare, queries_at[start : start + _CHUNKS_PER_WAVE])
+        progress(min(1.0, (start + _CHUNKS_PER_WAVE) / len(queries_at)))
     _search_all(np.flatnonzero(np.isinf(values[:, -1])), distances, near, values, each)
     unit = np.float32(1 / distances.scale**2)
+    parts = np.linspace(0, n_points, _PARTS + 1).astype(np.int64)
+    sharpen = partial(_sharpen, vectors, unit, distances.limits, near, values, parts)
+    each(sharpen, range(_PARTS))
     for _ in range(ROUNDS):
-        _mirror(near.copy(), values.copy(), near, values)
-        refine = partial(_refine, vectors, unit, near.copy(), near, values)
-        each(refine, starts)
+        mirror = partial(_mirror, near.copy(), values.copy(), near, values, parts)
+        each(mirror, range(_PARTS))
+        refine = partial(_refine, vectors, unit, near.copy(), near, values, parts)
+        each(refine, range(_PARTS))
     return near, values
 
 
@@ -217,17 +229,87 @@ def _search_all(
 
 
 @compiled
+def _keep_nearest(
+    products: NDArray[np.float32],
+    row_squares: NDArray[np.float32],
+    column_squares: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    values: NDArray[np.float32],
+    near: NDArray[np.int32],
+) -> None:
+    """Merge the points of a cell into the nearest that some others have found before."""
+    last = values.shape[1] - 1
+    for line in range(len(rows)):
+        kept, names = values[rows[line]], near[rows[line]]
+        for start in range(0, len(columns), _RUN):
+            product, square = products[line, start : start + _RUN], row_squares[line]
+            others = column_squares[start : start + _RUN]
+            bound, n_candidates = kept[last] - square, 0
+            for column in range(len(product)):
+                n_candidates += others[column] - 2 * product[column] < bound
+            if not n_candidates:
+                continue
+            for column in range(len(product)):
+                value = max(square + (others[column] - 2 * product[column]), np.float32(0))
+                other = columns[start + column]
+                if value < kept[last] and other != rows[line]:
+                    place = last
+                    while place > 1 and kept[place - 1] > value:
+                        kept[place], names[place] = kept[place - 1], names[place - 1]
+                        place -= 1
+                    kept[place], names[place] = value, other
+
+
+@compiled
+def _sharpen(
+    vectors: NDArray[np.float32],
+    unit: Any,
+    limits: NDArray[np.float32],
+    near: NDArray[np.int32],
+    values: NDArray[np.float32],
+    parts: NDArray[np.int64],
+    part: int,
+) -> None:
+    """Compute small distances again from differences: products lost their digits."""
+    for row in range(parts[part], parts[part + 1]):
+        kept, found, vector = near[row], values[row], vectors[row]
+        for at in range(1, len(kept)):
+            other, value = kept[at], found[at]
+            if value < limits[row]:
+                value = _squared(vector, vectors[other]) * unit
+            place = at
+            while place > 1 and found[place - 1] > value:
+                found[place], kept[place] = found[place - 1], kept[place - 1]
+                place -= 1
+            found[place], kept[place] = value, other
+
+
+@compiled
+def _squared(left: NDArray[np.float32], right: NDArray[np.float32]) -> Any:
+    total = np.float32(0)
+    for dim in range(len(left)):
+        apart = left[dim] - right[dim]
+        total += apart * apart
+    return total
+
+
+@compiled
 def _mirror(
     known: NDArray[np.int32],
     lengths: NDArray[np.float32],
     near: NDArray[np.int32],
     values: NDArray[np.float32],
+    parts: NDArray[np.int64],
+    part: int,
 ) -> None:
-    """Make each point a neighbour of its neighbours, where it is among their nearest."""
+    """Make points neighbours of their neighbours in one part, where they are among the nearest."""
     n_kept = near.shape[1]
     for row in range(len(known)):
         for at in range(n_kept):
             other, value = known[row, at], lengths[row, at]
+            if other < parts[part] or other >= parts[part + 1]:
+                continue
             kept, found = near[other], values[other]
             if value >= found[n_kept - 1]:
                 continue
@@ -249,12 +331,13 @@ def _refine(
     known: NDArray[np.int32],
     near: NDArray[np.int32],
     values: NDArray[np.float32],
-    first_row: int,
+    parts: NDArray[np.int64],
+    part: int,
 ) -> None:
-    """Compare some points with the neighbours of their neighbours."""
-    n_kept, n_dims = near.shape[1], vectors.shape[1]
+    """Compare the points of one part with the neighbours of their neighbours."""
+    n_kept = near.shape[1]
     asked = np.full(_ASKED * _ASKED, -1, dtype=np.int32)
-    for row in range(first_row, min(first_row + QUERIES, len(vectors))):
+    for row in range(parts[part], parts[part + 1]):
         kept, found, vector = near[row], values[row], vectors[row]
         n_asked = 0
         for first in range(1, min(_ASKED + 1, n_kept)):
@@ -271,12 +354,7 @@ def _refine(
                     is_new &= kept[place] != other
                 if not is_new:
                     continue
-                candidate = vectors[other]
-                total = np.float32(0)
-                for dim in range(n_dims):
-                    apart = vector[dim] - candidate[dim]
-                    total += apart * apart
-                value = total * unit
+                value = _squared(vector, vectors[other]) * unit
                 if value < found[n_kept - 1]:
                     place = n_kept - 1
                     while place > 0 and found[place - 1] > value:

@@ -96,6 +96,27 @@ class SquaredDistances:
             self._repair(block, small, self._indices(rows), self._indices(columns))
         return block
 
+    def products(
+        self, rows: NDArray[Any], columns: slice | NDArray[Any]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Give what squared distances are made of, for who looks at most of them only once.
+
+        Returns
+        -------
+        products : array of shape (n_rows, n_columns), float32
+            Of the centred rows. A squared distance is the sum of both squared lengths less twice
+            the product, wrong by some 1e-6 of them: see `limits`.
+        row_squares, column_squares : array of shape (n_rows,) and (n_columns,), float32
+            Squared lengths.
+        """
+        products: NDArray[np.float32] = self._points[rows] @ self._points[columns].T
+        return products, self._lengths[rows], self._lengths[columns]
+
+    @property
+    def limits(self) -> NDArray[np.float32]:
+        """Squared distances from each point below which products leave too few digits."""
+        return self._limits
+
     def divisor(self, alpha: float) -> np.float32:
         """Give what divides the values where `alpha` divides the distances."""
         return np.float32(alpha**2)
