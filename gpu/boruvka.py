@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu.cells import cut, nearest_in_cells
+from gpu import cells
 from gpu.clustering import Progress
 from gpu.compiled import compiled
 from gpu.parallel import Each
@@ -32,9 +32,10 @@ from gpu.smallest import nth_smallest, smallest
 from gpu.spanning_tree import Distances, SpanningTree
 from gpu.squared_distances import SquaredDistances
 from gpu.tree_order import prim_order
+from gpu.vectors import row_blocks
 
 KEPT = 32
-"""Nearest neighbours that are kept of each point."""
+"""Nearest neighbours that the exact search keeps of each point."""
 
 BLOCK_BYTES = 16 << 20
 """Distances that one thread holds at a time; what is derived from them takes about twice that."""
@@ -115,15 +116,15 @@ def approximate_tree(
         Of distances that one thread holds at a time.
     """
     n_points = len(vectors)
-    cells = cut(vectors, each)
-    rows = cells.members.rows
-    vectors = vectors[rows]
-    distances = SquaredDistances(vectors)
-    near, values = nearest_in_cells(
-        cells,
+    cut = cells.cut(vectors, each)
+    rows = cut.members.rows
+    vectors = _taken(vectors, rows, each)
+    distances = SquaredDistances(vectors, each)
+    near, values = cells.nearest_in_cells(
+        cut,
         vectors,
         distances,
-        min(n_points, max(KEPT, 2 * min_samples)),
+        min(n_points, max(cells.KEPT, 2 * min_samples)),
         each,
         lambda share: progress(_PASS_SHARE * share),
     )
@@ -134,6 +135,18 @@ def approximate_tree(
     edges = [*_joined(search, progress), _ties(reach)]
     named = [_Edges(rows[part.left], rows[part.right], part.weight) for part in edges]
     return _in_order(distances, named)
+
+
+def _taken(
+    vectors: NDArray[np.float32], rows: NDArray[np.int64], each: Each
+) -> NDArray[np.float32]:
+    taken = np.empty(vectors.shape, dtype=np.float32)
+
+    def take(part: slice) -> None:
+        taken[part] = vectors[rows[part]]
+
+    each(take, row_blocks(len(rows), 4 * vectors.shape[1]))
+    return taken
 
 
 def _in_order(distances: Distances, edges: list[_Edges]) -> SpanningTree:
@@ -247,9 +260,8 @@ class _Search:
     def lightest_edges(self, component: NDArray[np.int64], n_components: int) -> _Edges:
         """Give the lightest edge out of every component but the largest."""
         right, weight = self._known_edges(component)
-        by_component = np.lexsort((weight, component))
-        first = np.searchsorted(component[by_component], np.arange(n_components))
-        left = by_component[first]
+        left = np.full(n_components, -1)
+        _lightest_of_components(component, weight, left)
         best = _Edges(left, right[left], weight[left])
 
         largest = int(np.bincount(component).argmax())
@@ -325,6 +337,17 @@ def _lightest_outward(
             if weight[point, at] < least and component[other] != component[point]:
                 right[point], least = other, weight[point, at]
         lightest[point] = least
+
+
+@compiled
+def _lightest_of_components(
+    component: NDArray[np.int64], weight: NDArray[np.float32], lightest: NDArray[np.int64]
+) -> None:
+    """Find the point of each component whose weight is least, the first of several."""
+    for point in range(len(component)):
+        best = lightest[component[point]]
+        if best < 0 or weight[point] < weight[best]:
+            lightest[component[point]] = point
 
 
 def _first_of_lost(

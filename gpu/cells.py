@@ -36,9 +36,13 @@ from gpu.squared_distances import SquaredDistances
 from gpu.vectors import BLOCK_BYTES, row_blocks
 
 POINTS_PER_CELL = 256
-FEWEST_CELLS = 6
+KEPT = 24
+"""Neighbours of each point, at least."""
+
+FEWEST_CELLS = 8
 """Nearest cells whose points a point is compared with; more, the more neighbours are kept: what is
-far among the nearest lies in other cells."""
+far among the nearest lies in other cells. The tree of 60,000 package embeddings weighs 0.36 % more
+than the exact one with 8, 0.54 % with 6, 0.27 % with 10; two cells cost a tenth of the time."""
 
 CROWD = 8 * POINTS_PER_CELL
 """Most points of a cell that others are compared with: an even choice of them."""
@@ -152,7 +156,7 @@ def nearest_in_cells(
     centroids, origin, members = cells
     halves = np.einsum("ij,ij->i", centroids, centroids) / 2
     n_points = len(vectors)
-    n_asked = min(len(centroids), FEWEST_CELLS + max(0, n_kept - 32) // 2)
+    n_asked = min(len(centroids), FEWEST_CELLS + max(0, n_kept - KEPT) // 2)
     near = np.zeros((n_points, n_kept), dtype=np.int32)
     values = np.full((n_points, n_kept), np.inf, dtype=np.float32)
     near[:, 0], values[:, 0] = np.arange(n_points), 0
@@ -196,10 +200,13 @@ def _first_cells(
     centroids: NDArray[np.float32],
     halves: NDArray[np.float32],
     n_cells: int,
-) -> NDArray[np.intp]:
-    """Give the cells with the nearest centroids, in any order."""
-    scores = halves - points @ centroids.T
-    return np.argpartition(scores, n_cells - 1, axis=1)[:, :n_cells]
+) -> NDArray[np.int32]:
+    """Give the cells with the nearest centroids, nearest first."""
+    scores = points @ centroids.T
+    np.subtract(halves, scores, out=scores)
+    at = np.empty((len(points), n_cells), dtype=np.int32)
+    smallest(scores, np.empty(at.shape, dtype=np.float32), at)
+    return at
 
 
 def _columns(start: int, stop: int) -> tuple[slice | NDArray[np.int64], NDArray[np.int64]]:
@@ -245,10 +252,10 @@ def _keep_nearest(
         for start in range(0, len(columns), _RUN):
             product, square = products[line, start : start + _RUN], row_squares[line]
             others = column_squares[start : start + _RUN]
-            bound, n_candidates = kept[last] - square, 0
+            least = np.float32(np.inf)
             for column in range(len(product)):
-                n_candidates += others[column] - 2 * product[column] < bound
-            if not n_candidates:
+                least = min(least, others[column] - 2 * product[column])
+            if square + least >= kept[last]:
                 continue
             for column in range(len(product)):
                 value = max(square + (others[column] - 2 * product[column]), np.float32(0))

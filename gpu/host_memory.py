@@ -50,8 +50,8 @@ _SEEDED, _SEEDED_PER_CENTROID = 4096, 32
 _NOT_GIVEN_BACK = 1 / 3
 """Share of its memory that the seeding leaves with the allocator, as measured."""
 
-_KEPT = 32
-"""Neighbours that HDBSCAN keeps of each point (`gpu.boruvka`)."""
+_KEPT, _KEPT_IN_CELLS = 32, 24
+"""Neighbours that HDBSCAN keeps of each point (`gpu.boruvka`, `gpu.cells`)."""
 
 
 def matrix_bytes(n_points: int) -> int:
@@ -109,7 +109,7 @@ def _hdbscan_bytes(n_points: int, params: HdbscanParams, is_approximate: bool, f
     samples = params.resolved(n_points).min_samples or 0
     if not is_approximate and matrix_bytes(n_points) <= matrix_budget(free):
         return _BASE + matrix_bytes(n_points) + n_points * 256
-    kept = max(_KEPT, 2 * samples) if is_approximate else _KEPT
+    kept = max(_KEPT_IN_CELLS, 2 * samples) if is_approximate else _KEPT
     blocks = n_cores() * (2 * _BLOCKS // 3 if is_approximate else _BLOCKS)
     # Neighbours with weights and what each round derives from them; and edges that tie with a core
     # distance, which are put in order both ways.

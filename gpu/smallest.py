@@ -67,29 +67,6 @@ def smallest(
 
 
 @compiled
-def keep_smallest(
-    matrix: NDArray[np.float32],
-    rows: NDArray[np.int64],
-    columns: NDArray[np.int64],
-    values: NDArray[np.float32],
-    at: NDArray[np.int32],
-) -> None:
-    """Merge the values of a block into the smallest ones that were found before.
-
-    Parameters
-    ----------
-    matrix : array of shape (n_rows, n_columns), float32
-        Without NaN.
-    rows, columns : array of shape (n_rows,) and (n_columns,), int64
-        What a line and a column of the block stand for.
-    values, at : array of shape (n_all, n_kept), float32 and int32
-        Changed where `rows` say: ascending values, and the columns they came from.
-    """
-    for line in range(len(rows)):
-        _keep(matrix[line], columns, values[rows[line]], at[rows[line]])
-
-
-@compiled
 def _keep(
     found: NDArray[np.float32],
     columns: NDArray[np.int64],

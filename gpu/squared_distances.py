@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu.compiled import compiled
+from gpu.parallel import Each
 from gpu.vectors import row_blocks
 
 RELATIVE_ERROR = 1e-5
@@ -53,6 +54,8 @@ class SquaredDistances:
     ----------
     vectors : array of shape (n_points, n_dims), float32
         Finite. Kept, not modified; one centred copy is made.
+    each : Each or None
+        Makes it by several threads; the result is the same.
 
     Attributes
     ----------
@@ -61,7 +64,7 @@ class SquaredDistances:
         A distance in the input's unit is ``scale * sqrt(value)``.
     """
 
-    def __init__(self, vectors: NDArray[np.float32]) -> None:
+    def __init__(self, vectors: NDArray[np.float32], each: Each | None = None) -> None:
         self.n_points, n_dims = vectors.shape
         self._vectors = vectors
         self._mean = vectors.mean(axis=0, dtype=np.float64)
@@ -69,10 +72,18 @@ class SquaredDistances:
         self.scale = 2.0 ** math.floor(math.log2(spread)) if spread else 1.0
         self._points = np.empty_like(vectors, order="C")
         self._lengths = np.empty(self.n_points, dtype=np.float32)
-        for rows in row_blocks(self.n_points, 8 * n_dims):
+
+        def centre(rows: slice) -> None:
             centred = self._centred(rows)
             self._points[rows] = centred
             self._lengths[rows] = np.einsum("ij,ij->i", centred, centred)
+
+        blocks = list(row_blocks(self.n_points, 8 * n_dims))
+        if each is None:
+            for rows in blocks:
+                centre(rows)
+        else:
+            each(centre, blocks)
         # Rounding errors of a product add up like a random walk over the dimensions.
         self._limits = min(1.0, _SMALL * max(1.0, math.sqrt(n_dims / 384))) * self._lengths
 

@@ -37,14 +37,31 @@ def prim_order(
     joined_at : array of shape (n_points - 1,), float32
         Weight at which each but the first is added.
     """
-    tails = np.concatenate([left, right]).astype(np.int32)
-    by_tail = np.argsort(tails, kind="stable")
-    starts = np.searchsorted(tails[by_tail], np.arange(n_points + 1))
-    heads = np.concatenate([right, left]).astype(np.int32)[by_tail]
-    weights = np.concatenate([weight, weight]).astype(np.float32)[by_tail]
+    starts, heads, weights = _by_tail(n_points, left, right, weight.astype(np.float32))
     # Non-negative floats are in the order of their bits.
-    order, reached = _walk(starts, heads, np.ascontiguousarray(weights).view(np.uint32))
+    order, reached = _walk(starts, heads, weights.view(np.uint32))
     return order, reached[1:].view(np.float32)
+
+
+@compiled
+def _by_tail(
+    n_points: int, left: NDArray[np.int64], right: NDArray[np.int64], weight: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
+    """List every edge at both of its ends: where each point's begin, their heads and weights."""
+    starts = np.zeros(n_points + 1, dtype=np.int64)
+    for edge in range(len(left)):
+        starts[left[edge] + 1] += 1
+        starts[right[edge] + 1] += 1
+    starts = np.cumsum(starts)
+    ahead = starts[:-1].copy()
+    heads = np.empty(2 * len(left), dtype=np.int32)
+    weights = np.empty(2 * len(left), dtype=np.float32)
+    for tails, others in ((left, right), (right, left)):
+        for edge in range(len(left)):
+            place = ahead[tails[edge]]
+            heads[place], weights[place] = others[edge], weight[edge]
+            ahead[tails[edge]] += 1
+    return starts, heads, weights
 
 
 @compiled
