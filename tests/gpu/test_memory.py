@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,39 +38,7 @@ def test_the_machine_has_some_memory_free():
     assert 1 << 20 < free_bytes("cpu") < 1 << 60
 
 
-MEASURED = """
-import ctypes, gc, json, sys
-from pathlib import Path
-import numpy as np
-from gpu.clustering import fit
-from gpu.memory import estimate
-from gpu.params import parse_params
-
-method, n_points, n_dims, sent, metric = json.loads(sys.argv[1])
-
-def rows(n_points):
-    rng = np.random.default_rng(0)
-    points = rng.standard_normal((n_points, n_dims), dtype=np.float32)
-    points *= np.float32(0.5)
-    points[np.arange(n_points), np.arange(n_points) % 8] += 3
-    return points
-
-def kib(name):
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(name)).split()[1])
-
-params = parse_params(method, sent).params
-run = dict(method=method, params=params, metric=metric, device="cpu")
-fit(rows(700), **run)
-points = rows(n_points)
-gc.collect()
-ctypes.CDLL(None).malloc_trim(0)
-Path("/proc/self/clear_refs").write_text("5")
-before = kib("VmRSS")
-fit(points, **run)
-used = 1024 * (kib("VmHWM") - before)
-print(json.dumps([used, estimate(method, n_points, n_dims, params, metric=metric)]))
-"""
+MEASURE = Path(__file__).parents[2] / "benchmarks" / "memory.py"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads and resets Linux's own peak")
@@ -91,7 +60,7 @@ print(json.dumps([used, estimate(method, n_points, n_dims, params, metric=metric
 )
 def test_estimates_are_within_a_fifth_of_what_a_process_takes(asked):
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", MEASURED, json.dumps(asked)],
+        [sys.executable, "-W", "ignore", str(MEASURE), "--one", json.dumps(asked)],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
 
