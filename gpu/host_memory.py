@@ -41,14 +41,17 @@ _BASE = 6 * MIB
 _LIBRARY_BASE = 64 * MIB
 """What a library's fit needs however few the points."""
 
-_BLOCKS = 22 * MIB
-"""Of one thread that compares points block by block with all others."""
+_BLOCKS, _BLOCKS_OF_CELLS = 17 * MIB, 3 * MIB
+"""Of one thread that compares points block by block with all others, or with those of a cell."""
 
 _SEEDED, _SEEDED_PER_CENTROID = 4096, 32
 """Points of k-means' seeding sample (`gpu.seeding`)."""
 
 _NOT_GIVEN_BACK = 1 / 3
 """Share of its memory that the seeding leaves with the allocator, as measured."""
+
+_BANDWIDTH_POINTS = 2_000
+"""Points that `gpu.mean_shift` estimates a bandwidth from."""
 
 _KEPT, _KEPT_IN_CELLS = 32, 24
 """Neighbours that HDBSCAN keeps of each point (`gpu.boruvka`, `gpu.cells`)."""
@@ -110,10 +113,11 @@ def _hdbscan_bytes(n_points: int, params: HdbscanParams, is_approximate: bool, f
     if not is_approximate and matrix_bytes(n_points) <= matrix_budget(free):
         return _BASE + matrix_bytes(n_points) + n_points * 256
     kept = max(_KEPT_IN_CELLS, 2 * samples) if is_approximate else _KEPT
-    blocks = n_cores() * (2 * _BLOCKS // 3 if is_approximate else _BLOCKS)
+    blocks = n_cores() * (_BLOCKS_OF_CELLS if is_approximate else _BLOCKS)
+    per_tie = 90 if is_approximate else 70
     # Neighbours with weights and what each round derives from them; and edges that tie with a core
     # distance, which are put in order both ways.
-    return _BASE + blocks + n_points * (20 * kept + 100 * min(samples, kept))
+    return _BASE + blocks + n_points * (19 * kept + per_tie * min(samples, kept))
 
 
 def _library_bytes(n_points: int, n_dims: int, params: Params) -> int:
@@ -136,12 +140,14 @@ def _library_bytes(n_points: int, n_dims: int, params: Params) -> int:
             # The float64 copy and two products of it; covariances and their inverses.
             return 12 * MIB + 28 * n_points * (n_dims + params.n_components) + 24 * n_dims * free
         case MeanShiftParams():
-            # Windows and the float64 copy; the neighbours of a window are all points at worst.
-            return _LIBRARY_BASE + 32 * n_points * n_dims
+            # The float64 copy, windows as Python's floats, and neighbours for the bandwidth.
+            sampled = min(n_points, _BANDWIDTH_POINTS)
+            return MIB // 2 + 41 * n_points * n_dims + 13 * sampled * sampled // 5
         case OpticsParams():
-            return _LIBRARY_BASE + 24 * n_points * n_dims
+            return MIB // 4 + 25 * n_points * n_dims // 2
         case EvocParams():
-            return _LIBRARY_BASE + n_points * (48 * params.n_neighbors + 512)
+            # Its own unit rows, and the graph with its embedding.
+            return 11 * MIB + n_points * (FLOAT * n_dims + 92 * params.n_neighbors)
         case AutoParams():
             return _LIBRARY_BASE + 2 * FLOAT * n_points * n_dims + n_points * 4_096
         case _:

@@ -54,6 +54,8 @@ MEASURE = Path(__file__).parents[2] / "benchmarks" / "memory.py"
         ("hdbscan", 30_000, 32, {"approx_min_span_tree": True, "min_samples": 30}, "euclidean"),
         ("agglomerative", 5_000, 16, {}, "euclidean"),
         ("spectral", 2_500, 16, {"n_clusters": 8}, "euclidean"),
+        ("optics", 3_000, 128, {}, "cosine"),
+        ("mean_shift", 1_600, 64, {"max_iter": 2}, "euclidean"),
         ("gaussian_mixture", 60_000, 64, {"n_components": 4, "max_iter": 2}, "euclidean"),
     ],
     ids=lambda asked: f"{asked[0]}-{asked[1]}x{asked[2]}-{asked[4]}",
