@@ -146,8 +146,8 @@ def _library_bytes(n_points: int, n_dims: int, params: Params) -> int:
         case OpticsParams():
             return MIB // 4 + 25 * n_points * n_dims // 2
         case EvocParams():
-            # Its own unit rows, and the graph with its embedding.
-            return 11 * MIB + n_points * (FLOAT * n_dims + 92 * params.n_neighbors)
+            # Its own unit rows; neighbours of neighbours meet in the graph.
+            return 11 * MIB + n_points * (FLOAT * n_dims + 15 * params.n_neighbors**2 // 2)
         case AutoParams():
             return _LIBRARY_BASE + 2 * FLOAT * n_points * n_dims + n_points * 4_096
         case _:
