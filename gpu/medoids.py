@@ -83,23 +83,25 @@ def euclidean_medoid(points: Array, rows: NDArray[np.int64], mean: Array) -> int
         members = whole.__getitem__
     n_asked = min(n_members, max(ASKED, _ASKED_VALUES // points.shape[1]))
     blocks = list(row_blocks(n_members, 4 * points.shape[1], block_bytes))
+    squares = xp.concatenate([squared_lengths(members(part)) for part in blocks])
+    everyone = np.arange(n_members)
     if n_members <= ALL_PAIRS_POINTS:
-        return int(_sums(members(slice(None)), members, blocks, xp).argmin())
-    likely = _likely(members, blocks, n_members, n_asked, xp)
-    return int(likely[int(_sums(members(likely), members, blocks, xp).argmin())])
+        return int(_sums(everyone, members, squares, blocks, xp).argmin())
+    likely = _likely(members, squares, blocks, n_asked, xp)
+    return int(likely[int(_sums(likely, members, squares, blocks, xp).argmin())])
 
 
 def _likely(
-    members: Some, blocks: list[slice], n_members: int, n_asked: int, xp: Any
+    members: Some, squares: Array, blocks: list[slice], n_asked: int, xp: Any
 ) -> NDArray[np.int64]:
     """Give the places, ascending, of the members with the least estimated sums."""
-    squares = xp.concatenate([squared_lengths(members(part)) for part in blocks])
-    others = members(np.linspace(0, n_members - 1, n_asked).astype(np.int64))
+    asked = np.linspace(0, len(squares) - 1, n_asked).astype(np.int64)
+    others = members(asked)
     average = xp.sqrt(squares + squares.mean())
-    estimates = xp.empty(n_members, dtype=np.float32)
+    estimates = xp.empty(len(squares), dtype=np.float32)
     for part in blocks:
         lengths = xp.maximum(average[part, None], np.float32(1e-30))
-        left = _distances(members(part), others, xp)
+        left = _distances(members(part), others, squares[part], squares[asked], xp)
         left -= lengths
         # sqrt(a) - sqrt(t) - (a - t) / (2 * sqrt(t)) is minus the square of the first difference
         # over 2 * sqrt(t).
@@ -108,18 +110,23 @@ def _likely(
     return np.sort(np.argpartition(on_host(estimates), n_asked - 1)[:n_asked])
 
 
-def _sums(heads: Array, members: Some, blocks: list[slice], xp: Any) -> Array:
-    totals = xp.zeros(len(heads))
+def _sums(
+    heads: NDArray[np.int64], members: Some, squares: Array, blocks: list[slice], xp: Any
+) -> Array:
+    own, totals = members(heads), xp.zeros(len(heads))
     for part in blocks:
-        totals += _distances(heads, members(part), xp).sum(axis=1, dtype=np.float64)
+        block = _distances(own, members(part), squares[heads], squares[part], xp)
+        totals += block.sum(axis=1, dtype=np.float64)
     return totals
 
 
-def _distances(left: Array, right: Array, xp: Any) -> Array:
+def _distances(
+    left: Array, right: Array, left_squares: Array, right_squares: Array, xp: Any
+) -> Array:
     """Give all distances between rows around the origin, where squares keep their digits."""
     block = left @ right.T
     block *= -2
-    block += squared_lengths(left)[:, None]
-    block += squared_lengths(right)
+    block += left_squares[:, None]
+    block += right_squares
     xp.maximum(block, 0, out=block)
     return xp.sqrt(block, out=block)
