@@ -35,11 +35,14 @@ ALL_PAIRS_POINTS = 512
 """Largest group whose pairs are all looked at."""
 
 ASKED = 32
-"""At least so many members of a larger group tell by their distances which are likely the medoid,
-and as many are the likely ones."""
+"""At least so many members of a larger group tell by their distances who is likely the medoid."""
 
 _ASKED_VALUES = 4096
-"""In few dimensions distances differ more, and asking more members costs nothing."""
+"""In few dimensions distances differ more, and asking more members costs little."""
+
+DOUBT = 7.0
+"""Standard errors by which an estimated sum may be wrong: a member is likely the medoid if its sum
+could then be the least."""
 
 
 def nearest_to_mean(points: Array, rows: NDArray[np.int64], mean: Array) -> int:
@@ -65,7 +68,7 @@ def euclidean_medoid(points: Array, rows: NDArray[np.int64], mean: Array) -> int
     -------
     int
         The medoid, up to rounding, of at most `ALL_PAIRS_POINTS` members; of more, the one with
-        the least sum among those that are likely: the medoid but for near ties.
+        the least sum among those that are likely, at most `ALL_PAIRS_POINTS` of them.
     """
     xp, n_members = array_module(points), len(rows)
     block_bytes = block_bytes_of(points)
@@ -81,12 +84,14 @@ def euclidean_medoid(points: Array, rows: NDArray[np.int64], mean: Array) -> int
         if isinstance(whole, np.ndarray) and n_members <= ALL_PAIRS_POINTS:
             return int(summed_distances(whole).argmin())
         members = whole.__getitem__
-    n_asked = min(n_members, max(ASKED, _ASKED_VALUES // points.shape[1]))
-    blocks = list(row_blocks(n_members, 4 * points.shape[1], block_bytes))
+    # As wide as a row, or as its distances to all that it is compared with.
+    width = max(points.shape[1], ALL_PAIRS_POINTS)
+    blocks = list(row_blocks(n_members, 4 * width, block_bytes))
     squares = xp.concatenate([squared_lengths(members(part)) for part in blocks])
     everyone = np.arange(n_members)
     if n_members <= ALL_PAIRS_POINTS:
         return int(_sums(everyone, members, squares, blocks, xp).argmin())
+    n_asked = min(max(ASKED, _ASKED_VALUES // points.shape[1]), ALL_PAIRS_POINTS)
     likely = _likely(members, squares, blocks, n_asked, xp)
     return int(likely[int(_sums(likely, members, squares, blocks, xp).argmin())])
 
@@ -94,11 +99,12 @@ def euclidean_medoid(points: Array, rows: NDArray[np.int64], mean: Array) -> int
 def _likely(
     members: Some, squares: Array, blocks: list[slice], n_asked: int, xp: Any
 ) -> NDArray[np.int64]:
-    """Give the places, ascending, of the members with the least estimated sums."""
-    asked = np.linspace(0, len(squares) - 1, n_asked).astype(np.int64)
+    """Give the places, ascending, of the members whose sums could be the least."""
+    n_members = len(squares)
+    asked = np.linspace(0, n_members - 1, n_asked).astype(np.int64)
     others = members(asked)
     average = xp.sqrt(squares + squares.mean())
-    estimates = xp.empty(len(squares), dtype=np.float32)
+    estimates, errors = xp.empty(n_members), xp.empty(n_members)
     for part in blocks:
         lengths = xp.maximum(average[part, None], np.float32(1e-30))
         left = _distances(members(part), others, squares[part], squares[asked], xp)
@@ -106,8 +112,17 @@ def _likely(
         # sqrt(a) - sqrt(t) - (a - t) / (2 * sqrt(t)) is minus the square of the first difference
         # over 2 * sqrt(t).
         left *= left
-        estimates[part] = average[part] - left.mean(axis=1) / (2 * lengths[:, 0])
-    return np.sort(np.argpartition(on_host(estimates), n_asked - 1)[:n_asked])
+        left /= 2 * lengths
+        estimates[part] = average[part] - left.mean(axis=1)
+        errors[part] = left.std(axis=1) / n_asked**0.5
+    best = np.array([int(estimates.argmin())])
+    mean_distance = _sums(best, members, squares, blocks, xp)[0] / n_members
+    bound = xp.maximum(mean_distance, estimates[best[0]])
+    likely = np.flatnonzero(on_host(estimates - DOUBT * errors <= bound))
+    if len(likely) > ALL_PAIRS_POINTS:
+        by_estimate = np.argpartition(on_host(estimates)[likely], ALL_PAIRS_POINTS)
+        likely = np.sort(likely[by_estimate[:ALL_PAIRS_POINTS]])
+    return likely
 
 
 def _sums(

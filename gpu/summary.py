@@ -76,8 +76,8 @@ def summarize(
     centroid : {"mean", "median", "medoid"}
         The mean of the members, the median of each dimension (under manhattan the point with
         the least summed distance to the members), or the member with the least summed distance
-        to the others (under euclidean, of more than 512 members that but for near ties, see
-        `gpu.medoids`).
+        to the others (under euclidean, of more than 512 members among those that are likely,
+        see `gpu.medoids`).
         For cosine and dot, of the members scaled to length 1, and then scaled to it again.
 
     Returns
