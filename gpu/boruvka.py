@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu import cells
+from gpu import cell_neighbours, cells
 from gpu.clustering import Progress
 from gpu.compiled import compiled
 from gpu.parallel import Each
@@ -101,7 +101,7 @@ def approximate_tree(
     progress: Progress,
     block_bytes: int = BLOCK_BYTES,
 ) -> SpanningTree:
-    """Build a tree that is nearly minimal, from approximate neighbours (`gpu.cells`).
+    """Build a tree that is nearly minimal, from approximate neighbours (`gpu.cell_neighbours`).
 
     Edges to known neighbours are taken without proof. Components that know of no way out look
     for the nearest point outside from some of their points, by true distances.
@@ -120,11 +120,11 @@ def approximate_tree(
     rows = cut.members.rows
     vectors = _taken(vectors, rows, each)
     distances = SquaredDistances(vectors, each)
-    near, values = cells.nearest_in_cells(
+    near, values = cell_neighbours.nearest_in_cells(
         cut,
         vectors,
         distances,
-        min(n_points, max(cells.KEPT, 2 * min_samples)),
+        min(n_points, max(cell_neighbours.KEPT, 2 * min_samples)),
         each,
         lambda share: progress(_PASS_SHARE * share),
     )

@@ -7,6 +7,8 @@ NumPy's own partition takes ten times as long on processors whose compressed sto
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -85,8 +87,14 @@ def _keep(
         for column in range(len(run)):
             value = run[column]
             if value < kept[last]:
-                place = last
-                while place > 0 and kept[place - 1] > value:
-                    kept[place], names[place] = kept[place - 1], names[place - 1]
-                    place -= 1
-                kept[place], names[place] = value, columns[start + column]
+                insert(kept, names, value, columns[start + column])
+
+
+@compiled
+def insert(kept: NDArray[np.float32], names: NDArray[np.int32], value: Any, name: Any) -> None:
+    """Put a value, and whose it is, among those kept in ascending order; the largest goes."""
+    place = len(kept) - 1
+    while place > 0 and kept[place - 1] > value:
+        kept[place], names[place] = kept[place - 1], names[place - 1]
+        place -= 1
+    kept[place], names[place] = value, name

@@ -10,7 +10,8 @@ from sklearn.metrics import adjusted_rand_score
 import gpu.hdbscan
 from gpu.backend import Backend
 from gpu.boruvka import approximate_tree, boruvka_tree
-from gpu.cells import cut, nearest_in_cells
+from gpu.cell_neighbours import nearest_in_cells
+from gpu.cells import cut
 from gpu.hdbscan import hdbscan, spanning_tree
 from gpu.parallel import worker_threads
 from gpu.params import NOISE, HdbscanParams
