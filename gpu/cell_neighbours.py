@@ -228,6 +228,14 @@ def _squared(left: NDArray[np.float32], right: NDArray[np.float32]) -> Any:
 
 
 @compiled
+def _holds(names: NDArray[np.int32], name: Any) -> Any:
+    is_there = False
+    for place in range(len(names)):  # All of them: vector instructions are faster than a way out.
+        is_there |= names[place] == name
+    return is_there
+
+
+@compiled
 def _mirror(
     known: NDArray[np.int32],
     lengths: NDArray[np.float32],
@@ -244,12 +252,7 @@ def _mirror(
             if other < parts[part] or other >= parts[part + 1]:
                 continue
             kept, found = near[other], values[other]
-            if value >= found[n_kept - 1]:
-                continue
-            is_new = True
-            for place in range(n_kept):
-                is_new &= kept[place] != row
-            if is_new:
+            if value < found[n_kept - 1] and not _holds(kept, row):
                 insert(found, kept, value, row)
 
 
@@ -272,16 +275,11 @@ def _refine(
         for first in range(1, min(_ASKED + 1, n_kept)):
             for second in range(1, min(_ASKED + 1, n_kept)):
                 other = known[known[row, first], second]
-                is_new = other != row
-                for place in range(n_asked):
-                    is_new &= asked[place] != other
-                if not is_new:
+                if other == row or _holds(asked[:n_asked], other):
                     continue
                 asked[n_asked] = other
                 n_asked += 1
-                for place in range(n_kept):
-                    is_new &= kept[place] != other
-                if not is_new:
+                if _holds(kept, other):
                     continue
                 value = _squared(vector, vectors[other]) * unit
                 if value < found[n_kept - 1]:

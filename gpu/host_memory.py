@@ -54,7 +54,7 @@ _BANDWIDTH_POINTS = 2_000
 """Points that `gpu.mean_shift` estimates a bandwidth from."""
 
 _KEPT, _KEPT_IN_CELLS = 32, 24
-"""Neighbours that HDBSCAN keeps of each point (`gpu.boruvka`, `gpu.cells`)."""
+"""Neighbours that HDBSCAN keeps of each point (`gpu.boruvka`, `gpu.cell_neighbours`)."""
 
 
 def matrix_bytes(n_points: int) -> int:

@@ -120,8 +120,7 @@ def _merged(parts: list[pa.StringArray], orders: list[Places]) -> pa.StringArray
 def _nested(data: bytes, values: Spans, tree: Tree, depth: int) -> pa.StringArray:
     """Write objects and lists."""
     inner = walk(data, values)
-    is_alone = (np.bincount(inner.message, minlength=len(values.start)) == 1)[inner.message]
-    is_alone &= (inner.wire_type == BYTES) & (depth < DEEPEST)
+    is_alone = inner.are_alone() & (inner.wire_type == BYTES) & (depth < DEEPEST)
     structs = np.flatnonzero(is_alone & (inner.number == _STRUCT))
     lists = np.flatnonzero(is_alone & (inner.number == _LIST))
     parts, orders = [], []

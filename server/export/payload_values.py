@@ -83,7 +83,7 @@ def kinds_of(data: bytes, values: Spans, n_entries: int) -> tuple[Places, Spans]
         Messages `Value`; their owners are the entries. An entry without one has null.
     """
     inner = walk(data, values)
-    is_alone = (np.bincount(inner.message, minlength=len(values.start)) == 1)[inner.message]
+    is_alone = inner.are_alone()
     kind = np.full(n_entries, NULL)
     start, stop = np.zeros(n_entries, dtype=np.int64), np.zeros(n_entries, dtype=np.int64)
     entry = values.owner[inner.message]

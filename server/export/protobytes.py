@@ -70,6 +70,11 @@ class Fields(NamedTuple):
     start: Places
     stop: Places
 
+    def are_alone(self) -> NDArray[np.bool_]:
+        """Tell of each field whether it is the only one of its message."""
+        is_alone: NDArray[np.bool_] = np.bincount(self.message) == 1
+        return is_alone[self.message]
+
     def of(self, number: int, wire_type: int = BYTES) -> Spans:
         """Choose the fields with a number; their owners are the messages."""
         chosen = (self.number == number) & (self.wire_type == wire_type)
