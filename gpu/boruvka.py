@@ -30,7 +30,7 @@ from gpu.compiled import compiled
 from gpu.parallel import Each
 from gpu.smallest import nth_smallest, smallest
 from gpu.spanning_tree import Distances, SpanningTree
-from gpu.squared_distances import SquaredDistances
+from gpu.squared_distances import SquaredDistances, lengths
 from gpu.tree_order import prim_order
 from gpu.vectors import row_blocks
 
@@ -39,6 +39,9 @@ KEPT = 32
 
 BLOCK_BYTES = 16 << 20
 """Distances that one thread holds at a time; what is derived from them takes about twice that."""
+
+SEARCHED_TOGETHER = 64
+"""Points that one thread compares with all others: so many that their product is worth it."""
 
 LOST_ROWS = 2048
 """Points that look for a way out in one round, when neighbours are approximate."""
@@ -89,7 +92,8 @@ def boruvka_tree(
     rows_per_block = _rows_per_block(n_points, block_bytes)
     reach = _nearest(distances, min_samples, alpha, rows_per_block, each, progress)
     chosen = _joined(_Search(distances, reach, alpha, rows_per_block, each), progress)
-    return _in_order(distances, [*chosen, _ties(reach)])
+    order, weight = _ordered(n_points, [*chosen, _ties(reach)])
+    return SpanningTree(order[:-1], order[1:], distances.lengths(weight))
 
 
 def approximate_tree(
@@ -115,11 +119,26 @@ def approximate_tree(
     block_bytes : int
         Of distances that one thread holds at a time.
     """
+    # The rows in the order of their cells are let go before edges are put in order.
+    edges, scale = _approximate_edges(vectors, min_samples, alpha, each, progress, block_bytes)
+    order, weight = _ordered(len(vectors), edges)
+    return SpanningTree(order[:-1], order[1:], lengths(weight, scale))
+
+
+def _approximate_edges(
+    vectors: NDArray[np.float32],
+    min_samples: int,
+    alpha: float,
+    each: Each,
+    progress: Progress,
+    block_bytes: int,
+) -> tuple[list[_Edges], float]:
+    """Give edges that hold the tree, and the unit that their weights are squares in."""
     n_points = len(vectors)
     cut = cells.cut(vectors, each)
     rows = cut.members.rows
     vectors = _taken(vectors, rows, each)
-    distances = SquaredDistances(vectors, each)
+    distances = SquaredDistances(vectors, each, keeps_centred=False)
     near, values = cell_neighbours.nearest_in_cells(
         cut,
         vectors,
@@ -134,7 +153,7 @@ def approximate_tree(
     search = _Search(distances, reach, alpha, rows_per_block, each, lost_rows=LOST_ROWS)
     edges = [*_joined(search, progress), _ties(reach)]
     named = [_Edges(rows[part.left], rows[part.right], part.weight) for part in edges]
-    return _in_order(distances, named)
+    return named, distances.scale
 
 
 def _taken(
@@ -149,14 +168,16 @@ def _taken(
     return taken
 
 
-def _in_order(distances: Distances, edges: list[_Edges]) -> SpanningTree:
-    order, weight = prim_order(
-        distances.n_points,
+def _ordered(
+    n_points: int, edges: list[_Edges]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Give points in the order they join the tree, and the weight each but the first joins with."""
+    return prim_order(
+        n_points,
         np.concatenate([part.left for part in edges]),
         np.concatenate([part.right for part in edges]),
         np.concatenate([part.weight for part in edges]),
     )
-    return SpanningTree(order[:-1], order[1:], distances.lengths(weight))
 
 
 def _rows_per_block(n_points: int, block_bytes: int) -> int:
@@ -302,23 +323,41 @@ class _Search:
 
     def _search(self, rows: NDArray[np.int64], component: NDArray[np.int64]) -> None:
         """Find the nearest point outside the component, for each of `rows`."""
-        core = self.reach.core
-        everything = slice(0, self.distances.n_points)
+        n_points, core = self.distances.n_points, self.reach.core
 
         def find(rows: NDArray[np.int64]) -> None:
-            block = self.distances.block(rows, everything)
-            block /= self._divisor
-            np.maximum(block, core, out=block)
-            np.maximum(block, core[rows, None], out=block)
-            block[component[rows][:, None] == component] = np.inf
-            nearest = block.argmin(axis=1)
-            self._found[rows] = nearest
-            self._found_weight[rows] = block[np.arange(len(rows)), nearest]
+            nearest, least = rows.copy(), np.full(len(rows), np.inf, dtype=np.float32)
+            for columns in row_blocks(n_points, 4 * len(rows)):
+                block = self.distances.block(rows, columns)
+                block /= self._divisor
+                _keep_outward(block, rows, columns.start, component, core, nearest, least)
+            self._found[rows], self._found_weight[rows] = nearest, least
 
-        starts = range(0, len(rows), self._rows_per_block)
-        self._each(find, [rows[at : at + self._rows_per_block] for at in starts])
+        starts = range(0, len(rows), SEARCHED_TOGETHER)
+        self._each(find, [rows[at : at + SEARCHED_TOGETHER] for at in starts])
         bound = self.reach.bound
         bound[rows] = np.maximum(bound[rows], self._found_weight[rows])
+
+
+@compiled
+def _keep_outward(
+    block: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    start: int,
+    component: NDArray[np.int64],
+    core: NDArray[np.float32],
+    nearest: NDArray[np.int64],
+    least: NDArray[np.float32],
+) -> None:
+    """Keep the first of the nearest points outside, of those whose distances `block` has."""
+    n_columns = block.shape[1]
+    outside, others = component[start : start + n_columns], core[start : start + n_columns]
+    for line in range(len(rows)):
+        own, row = component[rows[line]], block[line]
+        for column in range(n_columns):
+            weight = max(max(row[column], others[column]), core[rows[line]])
+            if weight < least[line] and outside[column] != own:
+                nearest[line], least[line] = start + column, weight
 
 
 @compiled

@@ -90,9 +90,8 @@ def host_bytes(
     if isinstance(params, KMeansParams):
         return unit + _kmeans_bytes(n_points, n_dims, params)
     if isinstance(params, HdbscanParams):
-        # The centred copy, and for cells another one in their order.
-        copies = (2 if is_approximate else 1) * matrix
-        return unit + copies + _hdbscan_bytes(n_points, params, is_approximate, free)
+        # A centred copy, or one in the order of cells.
+        return unit + matrix + _hdbscan_bytes(n_points, params, is_approximate, free)
     return unit + matrix + n_points * 64 + _library_bytes(n_points, n_dims, params)
 
 

@@ -44,6 +44,12 @@ _PAIR_BLOCK = 1024
 """Pairs that are computed at a time; so few are never worth a product."""
 
 
+def lengths(values: NDArray[Any], scale: float) -> NDArray[np.float64]:
+    """Give the distances that squares in units of ``scale ** 2`` stand for."""
+    distances: NDArray[np.float64] = scale * np.sqrt(values.astype(np.float64))
+    return distances
+
+
 class SquaredDistances:
     """Blocks of the matrix of squared distances between the rows of one matrix.
 
@@ -53,9 +59,12 @@ class SquaredDistances:
     Parameters
     ----------
     vectors : array of shape (n_points, n_dims), float32
-        Finite. Kept, not modified; one centred copy is made.
+        Finite. Kept, not modified.
     each : Each or None
-        Makes it by several threads; the result is the same.
+        Walks over them by several threads; the result is the same.
+    keeps_centred : bool
+        Keep a centred copy; else rows are centred whenever they are asked for, with the same
+        digits: for who compares rows with few others at a time.
 
     Attributes
     ----------
@@ -64,18 +73,25 @@ class SquaredDistances:
         A distance in the input's unit is ``scale * sqrt(value)``.
     """
 
-    def __init__(self, vectors: NDArray[np.float32], each: Each | None = None) -> None:
+    def __init__(
+        self,
+        vectors: NDArray[np.float32],
+        each: Each | None = None,
+        *,
+        keeps_centred: bool = True,
+    ) -> None:
         self.n_points, n_dims = vectors.shape
         self._vectors = vectors
         self._mean = vectors.mean(axis=0, dtype=np.float64)
         spread = float((vectors.max(axis=0).astype(np.float64) - vectors.min(axis=0)).max())
         self.scale = 2.0 ** math.floor(math.log2(spread)) if spread else 1.0
-        self._points = np.empty_like(vectors, order="C")
+        self._points = np.empty_like(vectors, order="C") if keeps_centred else None
         self._lengths = np.empty(self.n_points, dtype=np.float32)
 
         def centre(rows: slice) -> None:
             centred = self._centred(rows)
-            self._points[rows] = centred
+            if self._points is not None:
+                self._points[rows] = centred
             self._lengths[rows] = np.einsum("ij,ij->i", centred, centred)
 
         blocks = list(row_blocks(self.n_points, 8 * n_dims))
@@ -100,7 +116,7 @@ class SquaredDistances:
         array of shape (n_rows, n_columns), float32
             Squared distances in units of ``scale ** 2``, 0 between a point and itself.
         """
-        block: NDArray[np.float32] = (-2 * self._points[rows]) @ self._points[columns].T
+        block = self._product(-2 * self._rounded(rows), columns)
         limits = self._limits[rows]
         if _add_lengths(block, self._lengths[rows], self._lengths[columns], limits):
             small = block < limits[:, None]
@@ -120,7 +136,7 @@ class SquaredDistances:
         row_squares, column_squares : array of shape (n_rows,) and (n_columns,), float32
             Squared lengths.
         """
-        products: NDArray[np.float32] = self._points[rows] @ self._points[columns].T
+        products: NDArray[np.float32] = self._rounded(rows) @ self._rounded(columns).T
         return products, self._lengths[rows], self._lengths[columns]
 
     @property
@@ -134,8 +150,7 @@ class SquaredDistances:
 
     def lengths(self, values: NDArray[Any]) -> NDArray[np.float64]:
         """Give the distances, in the input's unit, that values of a block stand for."""
-        lengths: NDArray[np.float64] = self.scale * np.sqrt(values.astype(np.float64))
-        return lengths
+        return lengths(values, self.scale)
 
     def pairs(self, left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float64]:
         """Compute the squared distances of pairs of points from their differences, in float64.
@@ -189,6 +204,26 @@ class SquaredDistances:
         product[same] = 0
         return product
 
+    def _product(
+        self, left: NDArray[np.float32], columns: slice | NDArray[Any]
+    ) -> NDArray[np.float32]:
+        if self._points is not None:
+            return left @ self._points[columns].T
+        indices = self._indices(columns)
+        block = np.empty((len(left), len(indices)), dtype=np.float32)
+        for part in row_blocks(len(indices), 4 * left.shape[1]):
+            np.matmul(left, self._rounded(indices[part]).T, out=block[:, part])
+        return block
+
+    def _rounded(self, rows: slice | NDArray[Any]) -> NDArray[np.float32]:
+        """Give centred rows as float32."""
+        if self._points is not None:
+            return self._points[rows]
+        indices = self._indices(rows)
+        rounded = np.empty((len(indices), self._vectors.shape[1]), dtype=np.float32)
+        _centre(self._vectors, self._mean, 1 / self.scale, indices, rounded)
+        return rounded
+
     def _centred(self, rows: slice | NDArray[Any]) -> NDArray[np.float64]:
         centred: NDArray[np.float64] = self._vectors[rows] - self._mean
         centred /= self.scale
@@ -209,6 +244,21 @@ class SquaredDistances:
             block = self._vectors[rows] + np.float32(0)  # Makes -0.0 the same as 0.0.
             fingerprints[rows] = block.view(np.uint32).astype(np.uint64) @ weights
         return fingerprints
+
+
+@compiled
+def _centre(
+    vectors: NDArray[np.float32],
+    mean: NDArray[np.float64],
+    unit: float,
+    rows: NDArray[np.intp],
+    centred: NDArray[np.float32],
+) -> None:
+    """Take some rows, their mean off; `unit` is a power of two and costs no digit."""
+    for line in range(len(rows)):
+        row, out = vectors[rows[line]], centred[line]
+        for dim in range(len(out)):
+            out[dim] = (row[dim] - mean[dim]) * unit
 
 
 @compiled
