@@ -8,8 +8,7 @@ model that takes two seconds for each reply, as they do, and fills an output col
 replaying server drops those writes). Everything runs on this machine, so stages that compute share
 its cores. The job has a process of its own, which has done a small one of the same kind before, as
 workers in service have; the peak is that process's resident memory as the kernel counted it, all
-libraries included. The bound is 1.6 times the matrix and 1 GB; HDBSCAN, which keeps the matrix
-twice more (by cells, and centred) and the neighbours of every point, takes more.
+libraries included. The bound is 1.6 times the matrix and 1 GB.
 
 How much more could run side by side: the CPU seconds of the job and of the servers that it talks
 to, over the cores, are the least that it could take here; "busy" is their share of what it took.
@@ -283,8 +282,7 @@ def main() -> None:
             f"or (named) an output collection; a model takes {REPLY_S:g} s for a reply. Qdrant is "
             "the replaying server, all on one machine; each job has one worker process, which has "
             "done a small one before. Peak is that process's resident memory, allowed are 1.6 "
-            "times the matrix and 1 GB, which HDBSCAN's copies and neighbours exceed. Stages that "
-            "overlap add up to more than the whole. floor_s: the CPU seconds of the worker and of "
+            "times the matrix and 1 GB. Stages that overlap add up to more than the whole. floor_s: the CPU seconds of the worker and of "
             "the servers over the cores, the least that the job could take here; busy: its share "
             "of the seconds.",
             value="seconds",

@@ -168,9 +168,7 @@ def _taken(
     return taken
 
 
-def _ordered(
-    n_points: int, edges: list[_Edges]
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _ordered(n_points: int, edges: list[_Edges]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Give points in the order they join the tree, and the weight each but the first joins with."""
     return prim_order(
         n_points,

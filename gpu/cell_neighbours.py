@@ -121,11 +121,9 @@ def nearest_in_cells(
     parts = np.linspace(0, n_points, _PARTS + 1).astype(np.int64)
     sharpen = partial(_sharpen, vectors, unit, distances.limits, near, values, parts)
     each(sharpen, range(_PARTS))
-    for _ in range(ROUNDS):
-        mirror = partial(_mirror, near.copy(), values.copy(), near, values, parts)
-        each(mirror, range(_PARTS))
-        refine = partial(_refine, vectors, unit, near.copy(), near, values, parts)
-        each(refine, range(_PARTS))
+    for _ in range(ROUNDS):  # Without names for them, copies are let go after each step.
+        each(partial(_mirror, near.copy(), values.copy(), near, values, parts), range(_PARTS))
+        each(partial(_refine, vectors, unit, near.copy(), near, values, parts), range(_PARTS))
     return near, values
 
 

@@ -41,7 +41,7 @@ _BASE = 6 * MIB
 _LIBRARY_BASE = 64 * MIB
 """What a library's fit needs however few the points."""
 
-_BLOCKS, _BLOCKS_OF_CELLS = 17 * MIB, 3 * MIB
+_BLOCKS, _BLOCKS_OF_CELLS = 17 * MIB, 9 * MIB
 """Of one thread that compares points block by block with all others, or with those of a cell."""
 
 _SEEDED, _SEEDED_PER_CENTROID = 4096, 32
@@ -89,9 +89,10 @@ def host_bytes(
     unit = matrix if is_angular else 0
     if isinstance(params, KMeansParams):
         return unit + _kmeans_bytes(n_points, n_dims, params)
+    if isinstance(params, HdbscanParams) and is_approximate:
+        return unit + _approximate_bytes(n_points, matrix, params)
     if isinstance(params, HdbscanParams):
-        # A centred copy, or one in the order of cells.
-        return unit + matrix + _hdbscan_bytes(n_points, params, is_approximate, free)
+        return unit + matrix + _exact_bytes(n_points, params, free)
     return unit + matrix + n_points * 64 + _library_bytes(n_points, n_dims, params)
 
 
@@ -107,16 +108,25 @@ def _kmeans_bytes(n_points: int, n_dims: int, params: KMeansParams) -> int:
     return _BASE + int(max(seeding, following)) + centroids
 
 
-def _hdbscan_bytes(n_points: int, params: HdbscanParams, is_approximate: bool, free: int) -> int:
+def _exact_bytes(n_points: int, params: HdbscanParams, free: int) -> int:
+    """Estimate HDBSCAN's memory beside its centred copy."""
     samples = params.resolved(n_points).min_samples or 0
-    if not is_approximate and matrix_bytes(n_points) <= matrix_budget(free):
+    if matrix_bytes(n_points) <= matrix_budget(free):
         return _BASE + matrix_bytes(n_points) + n_points * 256
-    kept = max(_KEPT_IN_CELLS, 2 * samples) if is_approximate else _KEPT
-    blocks = n_cores() * (_BLOCKS_OF_CELLS if is_approximate else _BLOCKS)
-    per_tie = 90 if is_approximate else 70
     # Neighbours with weights and what each round derives from them; and edges that tie with a core
     # distance, which are put in order both ways.
-    return _BASE + blocks + n_points * (19 * kept + per_tie * min(samples, kept))
+    return _BASE + n_cores() * _BLOCKS + n_points * (19 * _KEPT + 70 * min(samples, _KEPT))
+
+
+def _approximate_bytes(n_points: int, matrix: int, params: HdbscanParams) -> int:
+    samples = params.resolved(n_points).min_samples or 0
+    kept = max(_KEPT_IN_CELLS, 2 * samples)
+    # While the copy in the order of cells is held, which are cut by a sample: neighbours twice,
+    # then neighbours and the edges that tie with a core distance.
+    searching = max(16 * kept + 64, 8 * kept + 44 * samples + 100)
+    holding = matrix * 11 // 10 + n_cores() * _BLOCKS_OF_CELLS + n_points * searching
+    # Then these edges alone, from either end, and a heap of them.
+    return _BASE + max(holding, n_points * (82 * samples + 300))
 
 
 def _library_bytes(n_points: int, n_dims: int, params: Params) -> int:
