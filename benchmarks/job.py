@@ -282,9 +282,9 @@ def main() -> None:
             f"or (named) an output collection; a model takes {REPLY_S:g} s for a reply. Qdrant is "
             "the replaying server, all on one machine; each job has one worker process, which has "
             "done a small one before. Peak is that process's resident memory, allowed are 1.6 "
-            "times the matrix and 1 GB. Stages that overlap add up to more than the whole. floor_s: the CPU seconds of the worker and of "
-            "the servers over the cores, the least that the job could take here; busy: its share "
-            "of the seconds.",
+            "times the matrix and 1 GB. Stages that overlap add up to more than the whole. "
+            "floor_s: the CPU seconds of the worker and of the servers over the cores, the least "
+            "that the job could take here; busy: its share of the seconds.",
             value="seconds",
             labels=("n_points", "job"),
         ),

@@ -1,23 +1,15 @@
-"""Nearest neighbours by cells: near points share a cell, or lie in cells side by side.
+"""Nearest points by cells: near points share a cell, or lie in cells side by side.
 
 Each point is compared with the points of the few cells whose centroids are nearest to it, by one
-matrix product for all that ask for the same cell. What lies farther is missed: the neighbours are
-approximate, their distances are exact.
+matrix product for all that ask for the same cell. What lies farther is missed. Distances are
+estimates by a sketch (`gpu.sketches`), to be measured by who uses them.
 
-A second step, as NN-descent, makes each point a neighbour of those that it found near, since they
-may not have asked its cell, and compares it with the neighbours of its neighbours.
-
-Time: O(n * POINTS_PER_CELL) for the distances, and a row of distances to n / POINTS_PER_CELL
-centroids for each point.
-
-References
-----------
-Dong, Moses and Li (2011), doi:10.1145/1963405.1963487 (NN-descent).
+Time: O(n * FEWEST_CELLS * POINTS_PER_CELL) for the products.
 """
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -28,143 +20,164 @@ from gpu.clustering import Progress
 from gpu.compiled import compiled
 from gpu.groups import members_of
 from gpu.parallel import Each
-from gpu.smallest import insert, smallest
+from gpu.sketches import Sketch
+from gpu.smallest import insert
 from gpu.squared_distances import SquaredDistances
-from gpu.vectors import BLOCK_BYTES, row_blocks
 
 KEPT = 24
 """Neighbours of each point, at least."""
 
-FEWEST_CELLS = 8
+FEWEST_CELLS = 24
 """Nearest cells whose points a point is compared with; more, the more neighbours are kept: what is
-far among the nearest lies in other cells. The tree of 60,000 package embeddings weighs 0.36 % more
-than the exact one with 8, 0.54 % with 6, 0.27 % with 10; two cells cost a tenth of the time."""
+far among the nearest lies in other cells. The tree of 60,000 package embeddings weighs 0.11 % more
+than the exact one with 32, 0.17 % with 24, 0.21 % with 20; eight cells cost an eighth of the
+time."""
 
-CROWD = 8 * POINTS_PER_CELL
+CELLS_OUTSIDE = 8
+"""Cells that a point looks for a way out of its component in: each component has many points."""
+
+CROWD = 16 * POINTS_PER_CELL
 """Most points of a cell that others are compared with: an even choice of them."""
 
 MOST_QUERIES, FEWEST_QUERIES = 16_384, 1024
 """Points that are compared at a time: many, so that products are large, but in several parts."""
 
-ROUNDS = 2
-"""Times that points learn from their neighbours."""
-
-_ASKED = 8
 _PARTS = 8
-_RUN = 64
+_RUN = 32
 _CHUNKS_PER_WAVE = 4
 
 
-def nearest_in_cells(
-    cells: Cells,
-    vectors: NDArray[np.float32],
-    distances: SquaredDistances,
-    n_kept: int,
-    each: Each,
-    progress: Progress,
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Find neighbours of each point, itself among them, nearest first.
+def cells_to_ask(n_kept: int) -> int:
+    """Give the number of cells that a point has to ask for so many neighbours."""
+    return FEWEST_CELLS + max(0, n_kept - KEPT)
 
-    Points go by their place in `cells.members.rows`: those of a cell are then side by side in
-    memory.
+
+class CellSearch:
+    """Compares points with those of the cells that they ask.
 
     Parameters
     ----------
     cells : Cells
-    vectors : array of shape (n_points, n_dims), float32
-        In that order.
+    sketch : Sketch
     distances : SquaredDistances
-        Of the same points, in that order.
-    n_kept : int
-        At most the number of points.
+        Of the same points.
     each : Each
-    progress : callable
-        Told the share that is done.
-
-    Returns
-    -------
-    near : array of shape (n_points, n_kept), int32
-    values : array of shape (n_points, n_kept), float32
-        Those of `distances`.
     """
-    centroids, origin, members = cells
-    halves = np.einsum("ij,ij->i", centroids, centroids) / 2
-    n_points = len(vectors)
-    n_asked = min(len(centroids), FEWEST_CELLS + max(0, n_kept - KEPT) // 2)
-    near = np.zeros((n_points, n_kept), dtype=np.int32)
-    values = np.full((n_points, n_kept), np.inf, dtype=np.float32)
-    near[:, 0], values[:, 0] = np.arange(n_points), 0
 
-    n_queries = min(MOST_QUERIES, max(FEWEST_QUERIES, -(-n_points // _PARTS)))
-    queries_at = [slice(at, min(at + n_queries, n_points)) for at in range(0, n_points, n_queries)]
+    def __init__(
+        self, cells: Cells, sketch: Sketch, distances: SquaredDistances, each: Each
+    ) -> None:
+        self._members, self._asked = cells
+        self._sketch, self._distances, self._each = sketch, distances, each
 
-    def compare(part: slice) -> None:
-        own = vectors[part]
-        asked = np.concatenate(
-            [
-                _first_cells(own[rows] - origin, centroids, halves, n_asked)
-                for rows in row_blocks(len(own), 4 * len(centroids))
-            ]
-        )
-        queries = members_of(asked.ravel(), len(centroids))
+    @property
+    def order(self) -> NDArray[np.int64]:
+        """All points, cell by cell: an array of shape (n_points,)."""
+        return self._members.rows
+
+    def nearest(
+        self, n_kept: int, progress: Progress
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Find neighbours of each point, itself first.
+
+        Parameters
+        ----------
+        n_kept : int
+            At most the number of points.
+        progress : callable
+            Told the share that is done.
+
+        Returns
+        -------
+        near : array of shape (n_points, n_kept), int32
+        estimates : array of shape (n_points, n_kept), float32
+            Squared distances by the sketch, ascending; infinite where a point met too few others.
+        """
+        n_points = len(self.order)
+        near = np.zeros((n_points, n_kept), dtype=np.int32)
+        estimates = np.full((n_points, n_kept), np.inf, dtype=np.float32)
+        near[:, 0], estimates[:, 0] = np.arange(n_points), 0
+
+        def compare(points: NDArray[np.int64]) -> None:
+            # Each point's own cell first: what it finds there spares it most of the others.
+            for ranks in (slice(0, 1), slice(1, None)):
+                for at, others in self._queries(self._asked[points, ranks]):
+                    asking = points[at]
+                    products = self._products(asking, others)
+                    _keep_nearest(*products, asking, others, estimates, near)
+
+        parts = self._parts(self.order)
+        for start in range(0, len(parts), _CHUNKS_PER_WAVE):
+            self._each(compare, parts[start : start + _CHUNKS_PER_WAVE])
+            progress(min(1.0, (start + _CHUNKS_PER_WAVE) / len(parts)))
+        return near, estimates
+
+    def nearest_outside(
+        self,
+        points: NDArray[np.int64],
+        component: NDArray[np.int64],
+        core: NDArray[np.float32],
+        divisor: np.float32,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Find the point outside its component that each point reaches for least.
+
+        Parameters
+        ----------
+        points : array of shape (n_asking,), int64
+        component : array of shape (n_points,), int64
+        core : array of shape (n_points,), float32
+            Squared core distances, over `divisor`.
+        divisor : float
+            Of squared distances.
+
+        Returns
+        -------
+        found : array of shape (n_asking,), int64
+            Nearest by the sketch; the point itself where it met no other component.
+        weight : array of shape (n_asking,), float32
+            Mutual reachability, squared; measured.
+        """
+        found = points.copy()
+
+        def compare(part: slice) -> None:
+            asking = points[part]
+            reached = np.full(len(asking), np.inf, dtype=np.float32)
+            for at, others in self._queries(self._asked[asking, :CELLS_OUTSIDE]):
+                products = self._products(asking[at], others)
+                _keep_outside(
+                    *products, at, asking, others, component, core, divisor, reached, found[part]
+                )
+
+        step = max(1, -(-len(points) // _PARTS))
+        self._each(compare, [slice(at, at + step) for at in range(0, len(points), step)])
+        weight = (self._distances.pairs(points, found) / divisor).astype(np.float32)
+        return found, np.maximum(weight, np.maximum(core[points], core[found]))
+
+    def _parts(self, points: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        step = min(MOST_QUERIES, max(FEWEST_QUERIES, -(-len(points) // _PARTS)))
+        return [points[at : at + step] for at in range(0, len(points), step)]
+
+    def _queries(
+        self, asked: NDArray[np.int32]
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Give for each cell the rows of `asked` that name it, and the points that it holds."""
+        if not asked.size:
+            return
+        members = self._members
+        queries = members_of(asked.ravel(), len(members.sizes))
         for cell in np.flatnonzero((queries.sizes > 0) & (members.sizes > 0)).tolist():
-            rows = queries.rows[queries.starts[cell] : queries.starts[cell + 1]]
-            asking = part.start + rows // n_asked
-            columns, others = _columns(int(members.starts[cell]), int(members.starts[cell + 1]))
-            _keep_nearest(*distances.products(asking, columns), asking, others, values, near)
+            asking = queries.rows[queries.starts[cell] : queries.starts[cell + 1]]
+            held = members.rows[members.starts[cell] : members.starts[cell + 1]]
+            if len(held) > CROWD:
+                held = held[np.linspace(0, len(held) - 1, CROWD).astype(np.int64)]
+            yield asking // asked.shape[1], held
 
-    for start in range(0, len(queries_at), _CHUNKS_PER_WAVE):
-        each(compare, queries_at[start : start + _CHUNKS_PER_WAVE])
-        progress(min(1.0, (start + _CHUNKS_PER_WAVE) / len(queries_at)))
-    _search_all(np.flatnonzero(np.isinf(values[:, -1])), distances, near, values, each)
-    unit = np.float32(1 / distances.scale**2)
-    parts = np.linspace(0, n_points, _PARTS + 1).astype(np.int64)
-    sharpen = partial(_sharpen, vectors, unit, distances.limits, near, values, parts)
-    each(sharpen, range(_PARTS))
-    for _ in range(ROUNDS):  # Without names for them, copies are let go after each step.
-        each(partial(_mirror, near.copy(), values.copy(), near, values, parts), range(_PARTS))
-        each(partial(_refine, vectors, unit, near.copy(), near, values, parts), range(_PARTS))
-    return near, values
-
-
-def _first_cells(
-    points: NDArray[np.float32],
-    centroids: NDArray[np.float32],
-    halves: NDArray[np.float32],
-    n_cells: int,
-) -> NDArray[np.int32]:
-    """Give the cells with the nearest centroids, nearest first."""
-    scores = points @ centroids.T
-    np.subtract(halves, scores, out=scores)
-    at = np.empty((len(points), n_cells), dtype=np.int32)
-    smallest(scores, np.empty(at.shape, dtype=np.float32), at)
-    return at
-
-
-def _columns(start: int, stop: int) -> tuple[slice | NDArray[np.int64], NDArray[np.int64]]:
-    """Give a cell's points, as what cuts them out and as numbers; of a crowd an even choice."""
-    if stop - start <= CROWD:
-        return slice(start, stop), np.arange(start, stop)
-    chosen = np.linspace(start, stop - 1, CROWD).astype(np.int64)
-    return chosen, chosen
-
-
-def _search_all(
-    rows: NDArray[np.int64],
-    distances: SquaredDistances,
-    near: NDArray[np.int32],
-    values: NDArray[np.float32],
-    each: Each,
-) -> None:
-    """Find the neighbours of points that met too few, exactly."""
-
-    def search(part: slice) -> None:
-        block = distances.block(rows[part], slice(0, distances.n_points))
-        found, at = values[rows[part]], near[rows[part]]
-        smallest(block, found, at)
-        values[rows[part]], near[rows[part]] = found, at
-
-    each(search, row_blocks(len(rows), 4 * distances.n_points, 4 * BLOCK_BYTES))
+    def _products(
+        self, asking: NDArray[np.int64], others: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        sketch = self._sketch
+        products: NDArray[np.float32] = sketch.rows(asking) @ sketch.rows(others).T
+        return products, sketch.squares[asking], sketch.squares[others]
 
 
 @compiled
@@ -197,88 +210,30 @@ def _keep_nearest(
 
 
 @compiled
-def _sharpen(
-    vectors: NDArray[np.float32],
-    unit: Any,
-    limits: NDArray[np.float32],
-    near: NDArray[np.int32],
-    values: NDArray[np.float32],
-    parts: NDArray[np.int64],
-    part: int,
+def _keep_outside(
+    products: NDArray[np.float32],
+    row_squares: NDArray[np.float32],
+    column_squares: NDArray[np.float32],
+    lines: NDArray[np.int64],
+    points: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    component: NDArray[np.int64],
+    core: NDArray[np.float32],
+    divisor: Any,
+    reached: NDArray[np.float32],
+    found: NDArray[np.int64],
 ) -> None:
-    """Compute small distances again from differences: products lost their digits."""
-    for row in range(parts[part], parts[part + 1]):
-        kept, found, vector = near[row], values[row], vectors[row]
-        for at in range(1, len(kept)):
-            other, value = kept[at], found[at]
-            if value < limits[row]:
-                value = _squared(vector, vectors[other]) * unit
-            insert(found[: at + 1], kept[: at + 1], value, other)
-
-
-@compiled
-def _squared(left: NDArray[np.float32], right: NDArray[np.float32]) -> Any:
-    total = np.float32(0)
-    for dim in range(len(left)):
-        apart = left[dim] - right[dim]
-        total += apart * apart
-    return total
-
-
-@compiled
-def _holds(names: NDArray[np.int32], name: Any) -> Any:
-    is_there = False
-    for place in range(len(names)):  # All of them: vector instructions are faster than a way out.
-        is_there |= names[place] == name
-    return is_there
-
-
-@compiled
-def _mirror(
-    known: NDArray[np.int32],
-    lengths: NDArray[np.float32],
-    near: NDArray[np.int32],
-    values: NDArray[np.float32],
-    parts: NDArray[np.int64],
-    part: int,
-) -> None:
-    """Make points neighbours of their neighbours in one part, where they are among the nearest."""
-    n_kept = near.shape[1]
-    for row in range(len(known)):
-        for at in range(n_kept):
-            other, value = known[row, at], lengths[row, at]
-            if other < parts[part] or other >= parts[part + 1]:
+    """Keep, of the points of a cell, the one of another component that is reached for least."""
+    for row in range(len(lines)):
+        at = lines[row]
+        point = points[at]
+        for column in range(len(columns)):
+            value = (
+                row_squares[row] + (column_squares[column] - 2 * products[row, column])
+            ) / divisor
+            if value >= reached[at]:
                 continue
-            kept, found = near[other], values[other]
-            if value < found[n_kept - 1] and not _holds(kept, row):
-                insert(found, kept, value, row)
-
-
-@compiled
-def _refine(
-    vectors: NDArray[np.float32],
-    unit: Any,
-    known: NDArray[np.int32],
-    near: NDArray[np.int32],
-    values: NDArray[np.float32],
-    parts: NDArray[np.int64],
-    part: int,
-) -> None:
-    """Compare the points of one part with the neighbours of their neighbours."""
-    n_kept = near.shape[1]
-    asked = np.full(_ASKED * _ASKED, -1, dtype=np.int32)
-    for row in range(parts[part], parts[part + 1]):
-        kept, found, vector = near[row], values[row], vectors[row]
-        n_asked = 0
-        for first in range(1, min(_ASKED + 1, n_kept)):
-            for second in range(1, min(_ASKED + 1, n_kept)):
-                other = known[known[row, first], second]
-                if other == row or _holds(asked[:n_asked], other):
-                    continue
-                asked[n_asked] = other
-                n_asked += 1
-                if _holds(kept, other):
-                    continue
-                value = _squared(vector, vectors[other]) * unit
-                if value < found[n_kept - 1]:
-                    insert(found, kept, value, other)
+            other = columns[column]
+            value = max(value, core[point], core[other])
+            if value < reached[at] and component[other] != component[point]:
+                reached[at], found[at] = value, other

@@ -14,73 +14,73 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu.centroid_search import nearest
 from gpu.groups import Members, members_of
 from gpu.lloyd import lloyd
 from gpu.parallel import Each
+from gpu.sketches import Sketch
+from gpu.smallest import smallest
 from gpu.vectors import row_blocks
 
-POINTS_PER_CELL = 256
+POINTS_PER_CELL = 128
 
-_SAMPLE_PER_CELL = 24
-_ITERATIONS = 4
-_CUT_BYTES = 64 << 20
+_SAMPLE_PER_CELL = 16
+_ITERATIONS = 3
 
 
 class Cells(NamedTuple):
-    """Points by cell.
+    """Points by cell, and cells by nearness.
 
     Attributes
     ----------
-    centroids : array of shape (n_cells, n_dims), float32
-        Seen from `origin`.
-    origin : array of shape (n_dims,), float32
     members : Members
-        The points of each.
+        The points of each cell: those whose nearest centroid is the cell's.
+    asked : array of shape (n_points, n_asked), int32
+        The cells with the nearest centroids, nearest first; so each point's own comes first.
     """
 
-    centroids: NDArray[np.float32]
-    origin: NDArray[np.float32]
     members: Members
+    asked: NDArray[np.int32]
 
 
-def cut(vectors: NDArray[np.float32], each: Each) -> Cells:
+def cut(sketch: Sketch, n_asked: int, each: Each) -> Cells:
     """Cut space into cells of some `POINTS_PER_CELL` points.
 
     Parameters
     ----------
-    vectors : array of shape (n_points, n_dims), float32
+    sketch : Sketch
+        Of the points.
+    n_asked : int
+        Cells that each point asks for, as far as there are so many.
     each : Each
     """
-    n_points, n_dims = vectors.shape
+    centroids = _centroids(sketch, each)
+    halves = np.einsum("ij,ij->i", centroids, centroids) / 2
+    asked = np.empty((sketch.n_points, min(n_asked, len(centroids))), dtype=np.int32)
+
+    def ask(rows: slice) -> None:
+        scores = sketch.rows(rows) @ centroids.T
+        np.subtract(halves, scores, out=scores)
+        smallest(scores, np.empty(asked[rows].shape, dtype=np.float32), asked[rows])
+
+    each(ask, row_blocks(sketch.n_points, 4 * len(centroids)))
+    return Cells(members_of(asked[:, 0], len(centroids)), asked)
+
+
+def _centroids(sketch: Sketch, each: Each) -> NDArray[np.float32]:
+    """Cluster a sample, and once more the members of groups that hold many."""
+    n_points = sketch.n_points
     n_cells = max(1, n_points // POINTS_PER_CELL)
     rng = np.random.default_rng(0)
     n_sampled = min(n_points, _SAMPLE_PER_CELL * n_cells)
-    sample = vectors[np.sort(rng.choice(n_points, n_sampled, replace=False))]
-    origin = sample.mean(axis=0)  # Far from it float32 scores lose digits.
-    sample -= origin
+    sample = sketch.rows(np.sort(rng.choice(n_points, n_sampled, replace=False)))
     first = sample[rng.choice(n_sampled, n_cells, replace=False)]
-    centroids = lloyd(sample, first, tolerance=0.0, max_iter=_ITERATIONS, each=each).centroids
-    labels = np.empty(n_points, dtype=np.int32)
-    for rows in row_blocks(n_points, 4 * n_dims, _CUT_BYTES):
-        labels[rows] = nearest(vectors[rows] - origin, centroids, each)
-    return _split_crowded(vectors, Cells(centroids, origin, members_of(labels, n_cells)), each)
-
-
-def _split_crowded(vectors: NDArray[np.float32], cells: Cells, each: Each) -> Cells:
-    """Cut cells anew that hold many points: what is compared grows with the square of a cell."""
-    centroids, labels = list(cells.centroids), np.empty(len(vectors), dtype=np.int32)
-    rng = np.random.default_rng(0)
-    for cell in range(len(cells.centroids)):
-        rows = cells.members.rows[cells.members.starts[cell] : cells.members.starts[cell + 1]]
-        labels[rows] = cell
-        n_parts = len(rows) // POINTS_PER_CELL
-        if n_parts < 2:
-            continue
-        points = vectors[rows] - cells.origin
-        first = points[rng.choice(len(rows), n_parts, replace=False)]
-        part = lloyd(points, first, tolerance=0.0, max_iter=_ITERATIONS, each=each)
-        labels[rows] = np.where(part.labels == 0, cell, len(centroids) + part.labels - 1)
-        centroids[cell] = part.centroids[0]
-        centroids.extend(part.centroids[1:])
-    return Cells(np.array(centroids), cells.origin, members_of(labels, len(centroids)))
+    found = lloyd(sample, first, tolerance=0.0, max_iter=_ITERATIONS, each=each)
+    centroids, members = [found.centroids], members_of(found.labels, n_cells)
+    per_cell = n_sampled / n_cells
+    for cell in np.flatnonzero(members.sizes >= 2 * per_cell).tolist():
+        crowd = sample[members.rows[members.starts[cell] : members.starts[cell + 1]]]
+        first = crowd[rng.choice(len(crowd), int(len(crowd) / per_cell), replace=False)]
+        split = lloyd(crowd, first, tolerance=0.0, max_iter=_ITERATIONS, each=each).centroids
+        found.centroids[cell] = split[0]
+        centroids.append(split[1:])
+    return np.concatenate(centroids)

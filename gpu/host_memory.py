@@ -56,6 +56,9 @@ _BANDWIDTH_POINTS = 2_000
 _KEPT, _KEPT_IN_CELLS = 32, 24
 """Neighbours that HDBSCAN keeps of each point (`gpu.boruvka`, `gpu.cell_neighbours`)."""
 
+_SKETCHED_DIMS = 96
+"""Dimensions from which rows are sketched in half of them (`gpu.sketches`)."""
+
 
 def matrix_bytes(n_points: int) -> int:
     """Give the memory that HDBSCAN's matrix of distances takes."""
@@ -90,7 +93,7 @@ def host_bytes(
     if isinstance(params, KMeansParams):
         return unit + _kmeans_bytes(n_points, n_dims, params)
     if isinstance(params, HdbscanParams) and is_approximate:
-        return unit + _approximate_bytes(n_points, matrix, params)
+        return unit + _approximate_bytes(n_points, n_dims, params)
     if isinstance(params, HdbscanParams):
         return unit + matrix + _exact_bytes(n_points, params, free)
     return unit + matrix + n_points * 64 + _library_bytes(n_points, n_dims, params)
@@ -118,13 +121,14 @@ def _exact_bytes(n_points: int, params: HdbscanParams, free: int) -> int:
     return _BASE + n_cores() * _BLOCKS + n_points * (19 * _KEPT + 70 * min(samples, _KEPT))
 
 
-def _approximate_bytes(n_points: int, matrix: int, params: HdbscanParams) -> int:
+def _approximate_bytes(n_points: int, n_dims: int, params: HdbscanParams) -> int:
     samples = params.resolved(n_points).min_samples or 0
     kept = max(_KEPT_IN_CELLS, 2 * samples)
-    # While the copy in the order of cells is held, which are cut by a sample: neighbours twice,
-    # then neighbours and the edges that tie with a core distance.
+    sketch = n_points * (n_dims // 2) * FLOAT if n_dims >= _SKETCHED_DIMS else 0
+    # While the sketch is held, and of a sample of it the cells are cut: neighbours twice, then
+    # neighbours and the edges that tie with a core distance.
     searching = max(16 * kept + 64, 8 * kept + 44 * samples + 100)
-    holding = matrix * 11 // 10 + n_cores() * _BLOCKS_OF_CELLS + n_points * searching
+    holding = sketch * 9 // 8 + n_cores() * _BLOCKS_OF_CELLS + n_points * searching
     # Then these edges alone, from either end, and a heap of them.
     return _BASE + max(holding, n_points * (82 * samples + 300))
 

@@ -116,33 +116,35 @@ class SquaredDistances:
         array of shape (n_rows, n_columns), float32
             Squared distances in units of ``scale ** 2``, 0 between a point and itself.
         """
-        block = self._product(-2 * self._rounded(rows), columns)
+        block = self._product(-2 * self.centred(rows), columns)
         limits = self._limits[rows]
         if _add_lengths(block, self._lengths[rows], self._lengths[columns], limits):
             small = block < limits[:, None]
             self._repair(block, small, self._indices(rows), self._indices(columns))
         return block
 
-    def products(
-        self, rows: NDArray[Any], columns: slice | NDArray[Any]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """Give what squared distances are made of, for who looks at most of them only once.
+    def centred(self, rows: slice | NDArray[Any]) -> NDArray[np.float32]:
+        """Give rows seen from the mean of all, over `scale`.
+
+        Parameters
+        ----------
+        rows : slice with bounds, or array of int
 
         Returns
         -------
-        products : array of shape (n_rows, n_columns), float32
-            Of the centred rows. A squared distance is the sum of both squared lengths less twice
-            the product, wrong by some 1e-6 of them: see `limits`.
-        row_squares, column_squares : array of shape (n_rows,) and (n_columns,), float32
-            Squared lengths.
+        array of shape (n_rows, n_dims), float32
         """
-        products: NDArray[np.float32] = self._rounded(rows) @ self._rounded(columns).T
-        return products, self._lengths[rows], self._lengths[columns]
+        if self._points is not None:
+            return self._points[rows]
+        indices = self._indices(rows)
+        rounded = np.empty((len(indices), self._vectors.shape[1]), dtype=np.float32)
+        _centre(self._vectors, self._mean, 1 / self.scale, indices, rounded)
+        return rounded
 
     @property
-    def limits(self) -> NDArray[np.float32]:
-        """Squared distances from each point below which products leave too few digits."""
-        return self._limits
+    def squares(self) -> NDArray[np.float32]:
+        """Squared lengths of the centred rows."""
+        return self._lengths
 
     def divisor(self, alpha: float) -> np.float32:
         """Give what divides the values where `alpha` divides the distances."""
@@ -212,17 +214,8 @@ class SquaredDistances:
         indices = self._indices(columns)
         block = np.empty((len(left), len(indices)), dtype=np.float32)
         for part in row_blocks(len(indices), 4 * left.shape[1]):
-            np.matmul(left, self._rounded(indices[part]).T, out=block[:, part])
+            np.matmul(left, self.centred(indices[part]).T, out=block[:, part])
         return block
-
-    def _rounded(self, rows: slice | NDArray[Any]) -> NDArray[np.float32]:
-        """Give centred rows as float32."""
-        if self._points is not None:
-            return self._points[rows]
-        indices = self._indices(rows)
-        rounded = np.empty((len(indices), self._vectors.shape[1]), dtype=np.float32)
-        _centre(self._vectors, self._mean, 1 / self.scale, indices, rounded)
-        return rounded
 
     def _centred(self, rows: slice | NDArray[Any]) -> NDArray[np.float64]:
         centred: NDArray[np.float64] = self._vectors[rows] - self._mean

@@ -8,10 +8,9 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 import gpu.hdbscan
+from gpu.approximate_neighbours import approximate_neighbours
 from gpu.backend import Backend
 from gpu.boruvka import approximate_tree, boruvka_tree
-from gpu.cell_neighbours import nearest_in_cells
-from gpu.cells import cut
 from gpu.hdbscan import hdbscan, spanning_tree
 from gpu.parallel import worker_threads
 from gpu.params import NOISE, HdbscanParams
@@ -42,19 +41,21 @@ def no_progress(_share):
 
 
 def neighbours(points, each, n_kept=10):
-    cells = cut(points, each)
-    points = points[cells.members.rows]
-    distances = SquaredDistances(points)
-    near, values = nearest_in_cells(cells, points, distances, n_kept, each, no_progress)
-    return points, near, distances.lengths(values)
+    distances = SquaredDistances(points, keeps_centred=False)
+    near, values, search = approximate_neighbours(points, distances, n_kept, each, no_progress)
+    return near, distances.lengths(values), search
+
+
+def lengths_between(points):
+    return np.linalg.norm(points[:, None].astype(np.float64) - points, axis=2)
 
 
 def test_most_neighbours_are_found_and_their_distances_are_true(each):
     points = np.random.default_rng(0).normal(size=(3000, 8)).astype(np.float32)
 
-    points, near, lengths = neighbours(points, each)
+    near, lengths, _ = neighbours(points, each)
 
-    full = np.linalg.norm(points[:, None] - points, axis=2)
+    full = lengths_between(points)
     exact = np.argsort(full, axis=1, kind="stable")[:, :10]
     recall = np.mean([len(np.intersect1d(a, b)) for a, b in zip(near, exact, strict=True)]) / 10
     assert recall > 0.95
@@ -67,10 +68,58 @@ def test_a_crowd_of_duplicates_beside_few_others_leaves_no_one_without_neighbour
     points = np.ones((6000, 6), dtype=np.float32)
     points[:40] = np.random.default_rng(1).normal(size=(40, 6)) + 9
 
-    points, _, lengths = neighbours(points, each, n_kept=30)
+    _, lengths, _ = neighbours(points, each, n_kept=30)
 
     assert np.isfinite(lengths).all()
     assert (lengths[(points == 1).all(axis=1)] == 0).all()
+
+
+def test_the_way_out_of_a_component_is_a_near_one_and_its_weight_is_true(each):
+    rng = np.random.default_rng(5)
+    points = (rng.normal(size=(2000, 8)) + 30).astype(np.float32)
+    which = rng.integers(3, size=2000)
+    core = rng.uniform(0, 2, 2000).astype(np.float32)
+    asking = np.arange(0, 2000, 7)
+
+    _, _, search = neighbours(points, each)
+    found, weight = search.nearest_outside(asking, which, core, np.float32(4))
+
+    scale = SquaredDistances(points).scale
+    full = np.maximum((lengths_between(points) / scale) ** 2 / 4, np.maximum(core[:, None], core))
+    assert (which[found] != which[asking]).all()
+    np.testing.assert_allclose(weight, full[asking, found], rtol=1e-4)
+    full[which[:, None] == which] = np.inf
+    least = full[asking].min(axis=1)
+    assert np.mean(weight <= 1.0001 * least) > 0.8
+    assert (weight >= 0.9999 * least).all()
+
+
+def test_who_meets_no_other_component_is_given_itself(each):
+    points, _ = apart(700)
+
+    _, _, search = neighbours(points, each)
+    found, weight = search.nearest_outside(
+        np.array([3, 600]), np.zeros(700, dtype=np.int64), np.ones(700, np.float32), np.float32(1)
+    )
+
+    assert found.tolist() == [3, 600]
+    assert weight.tolist() == [1, 1]
+
+
+def test_dense_clumps_hang_together_by_the_edges_of_the_exact_tree(each):
+    """All the neighbours that a point of a clump keeps are in the clump."""
+    rng = np.random.default_rng(4)
+    clumps = np.repeat(rng.normal(size=(40, 12)), 80, axis=0)
+    points = (clumps + 0.02 * rng.normal(size=clumps.shape)).astype(np.float32)
+    asked = {"min_samples": 5, "alpha": 1.0, "each": each, "progress": no_progress}
+
+    exact = boruvka_tree(SquaredDistances(points), **asked)
+    found = approximate_tree(points, **asked)
+
+    heaviest = slice(-39, None)  # The edges between clumps.
+    np.testing.assert_allclose(
+        np.sort(found.weight)[heaviest], np.sort(exact.weight)[heaviest], rtol=0.02
+    )
 
 
 @pytest.mark.parametrize("n_points", [40, 700, 4000])
