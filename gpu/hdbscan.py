@@ -4,7 +4,7 @@ On the CPU the spanning tree comes from the whole matrix of distances while that
 (`gpu.spanning_tree`), otherwise from blocks of it (`gpu.boruvka`); both are exact to float32. The
 time of either grows with the square of the points. Where it is asked for, and above
 `APPROXIMATE_FROM` points unless it is refused, the tree comes from approximate neighbours
-(`gpu.cells`) and is nearly minimal; the notes say so.
+(`gpu.approximate_neighbours`) and is nearly minimal; the notes say so.
 Distances are Euclidean (pass unit rows for cosine, see `gpu.vectors.unit_rows`) or Manhattan, on
 the CPU alone.
 """
@@ -106,7 +106,8 @@ def hdbscan(
     distances but not core distances, as scikit-learn does with its default algorithm.
 
     Memory on the CPU, beside the vectors: one copy of them, and either the matrix or about
-    50 MB per thread and 1 KB per point.
+    50 MB per thread and 1 KB per point; where it is approximate, half a copy and about 0.6 KB per
+    point.
 
     References
     ----------
