@@ -38,6 +38,8 @@ from machine import (
 from rich.console import Console
 from rich.table import Table
 
+from gpu.memory import free_bytes
+
 PACKAGES = ("numpy", "scikit-learn", "fast-hdbscan", "hdbscan", "faiss-cpu", "evoc")
 N_CLUSTERS = 64
 WARM_UP_ROWS = 300
@@ -47,6 +49,12 @@ START_S = 40.0
 
 GROWTH = {"kmeans": 0.8, "evoc": 0.8}
 """Power of the rows by which a time grows at least, from one size to the next; else 1.6."""
+
+NEARLY_LINEAR = ("shoal, approximate", "fast-hdbscan")
+"""Of HDBSCAN, those for which it is 0.8, too."""
+
+MATRIX_BYTES = {"scikit-learn, brute": 8}
+"""For each pair of rows, of those that hold all their distances at once."""
 
 Labels = np.ndarray
 Fit = Callable[[np.ndarray], Labels]
@@ -247,10 +255,13 @@ def measure(method: str, sizes: list[int], path: Path, gflops: float, limit_s: f
             why = stopped.get(who, "")
             if not why and who in last:
                 size, seconds = last[who]
-                power = 0.8 if "approximate" in who else GROWTH.get(method, 1.6)
+                power = 0.8 if who in NEARLY_LINEAR else GROWTH.get(method, 1.6)
                 expected = seconds * (n_points / size) ** power
                 if expected > limit_s:
                     why = f"would take {expected:,.0f} s or more"
+            matrix = MATRIX_BYTES.get(who, 0) * n_points**2
+            if matrix > free_bytes("cpu"):
+                why = f"needs {matrix / 2**30:,.0f} GiB for the distances"
             if not why:
                 seen, why = run_cell(method, who, path, n_points, limit_s)
             if seen is None:
@@ -310,6 +321,7 @@ def main() -> None:
 
     machine = machine_facts(PACKAGES)
     rows: list[Row] = []
+    methods = "Every method" if options.only == list(PEERS) else " and ".join(options.only)
     with tempfile.TemporaryDirectory() as folder:
         path = rows_file(Path(folder), options.data, max(options.rows))
         for method in options.only:
@@ -324,7 +336,7 @@ def main() -> None:
         machine=machine,
         results=list(rows),
         about=About(
-            title="Every method from a thousand rows to a million",
+            title=f"{methods} from {min(options.rows):,} rows to {max(options.rows):,}",
             note=f"384 dimensions; one fit in a process of its own, at most {options.limit:.0f} s "
             "of it. peak_mib is what the fit adds to the process; agreement is the adjusted Rand "
             "index to the first line of the size; the floor is one product of the points with "
