@@ -19,7 +19,7 @@ from gpu.memory import estimate
 from gpu.parallel import worker_threads
 from gpu.params import AgglomerativeParams
 from gpu.squared_distances import SquaredDistances
-from gpu.vectors import on_host, require_finite, require_matrix
+from gpu.vectors import centred_copy, on_host, require_finite, require_matrix
 
 Array = Any
 ROWS = 256
@@ -184,12 +184,10 @@ def _fit_on_gpu(vectors: Array, params: AgglomerativeParams) -> Array:
 
     needed = estimate("agglomerative", len(vectors), vectors.shape[1], params, "gpu")
     with device_memory_errors(needed):
-        points = cupy.asarray(vectors)
-        points = points - points.mean(axis=0, dtype=cupy.float64).astype(cupy.float32)
         model = AgglomerativeClustering(
             n_clusters=params.n_clusters,
             linkage="single",
             metric="euclidean",
             output_type="numpy",
-        ).fit(points)
+        ).fit(centred_copy(vectors, cupy))
         return np.asarray(model.labels_, dtype=np.int64)

@@ -20,7 +20,7 @@ from gpu.memory import DBSCAN_BATCH_MB, estimate
 from gpu.parallel import Each, worker_threads
 from gpu.params import NOISE, DbscanParams
 from gpu.squared_distances import SquaredDistances
-from gpu.vectors import on_host, require_finite, require_matrix
+from gpu.vectors import centred_copy, on_host, require_finite, require_matrix
 
 Array = Any
 Indices = NDArray[np.int64]
@@ -195,9 +195,6 @@ def _fit_on_gpu(vectors: Array, params: DbscanParams) -> Array:
 
     needed = estimate("dbscan", len(vectors), vectors.shape[1], params, "gpu")
     with device_memory_errors(needed):
-        points = cupy.asarray(vectors)
-        # cuML's distances come from a float32 matrix product: a common offset costs digits.
-        points = points - points.mean(axis=0, dtype=cupy.float64).astype(cupy.float32)
         model = DBSCAN(
             eps=params.eps,
             min_samples=params.min_samples,
@@ -205,5 +202,5 @@ def _fit_on_gpu(vectors: Array, params: DbscanParams) -> Array:
             max_mbytes_per_batch=DBSCAN_BATCH_MB,
             calc_core_sample_indices=False,
             output_type="numpy",
-        ).fit(points)
+        ).fit(centred_copy(vectors, cupy))
         return np.asarray(model.labels_, dtype=np.int64)

@@ -25,6 +25,7 @@ from gpu.frames import load_vectors, require_column
 from gpu.memory import BASE_BYTES, free_bytes
 from gpu.parallel import n_cores
 from gpu.vector_pages import Run, plain_runs, read_run
+from gpu.vectors import on_device
 
 Array = Any
 
@@ -131,7 +132,7 @@ def load_on_gpu(paths: Sequence[str | Path], column: str) -> Array:
     if shape is None:
         rows = load_vectors(paths, column)
         with device_memory_errors(rows.nbytes):
-            return cupy.asarray(rows)
+            return on_device(rows, cupy)
     with device_memory_errors(loading_bytes(*shape)):
         matrix = cupy.empty(shape, dtype=cupy.float32)
         at = n_valid = 0

@@ -27,7 +27,7 @@ from gpu.memory import estimate
 from gpu.params import KMeansParams
 from gpu.parts import Frame, OpenFile, PartKeeper, PartSource
 from gpu.spread_kmeans import spread_kmeans
-from gpu.vectors import require_finite, unit_rows
+from gpu.vectors import on_device, require_finite, unit_rows
 
 Array = Any
 
@@ -269,7 +269,7 @@ def _load(source: PartSource, open_file: OpenFile, angular: bool) -> Array:
     with open_file(source.url) as opened:
         rows = load_row_groups(opened, source.row_groups, source.column)
     require_finite(rows)
-    return cupy.asarray(unit_rows(rows) if angular else rows)
+    return on_device(unit_rows(rows) if angular else rows, cupy)
 
 
 def _moments(points: Array) -> tuple[Array, float]:

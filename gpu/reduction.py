@@ -20,7 +20,7 @@ from gpu.backend import Backend, array_module, device_memory_errors
 from gpu.errors import TooFewPointsError
 from gpu.spectrum import Tell, project, spectrum
 from gpu.steps import Pca, Umap
-from gpu.vectors import on_host
+from gpu.vectors import on_device, on_host
 
 Array = Any
 
@@ -130,7 +130,7 @@ def _umap_on_gpu(vectors: Array, options: dict[str, Any]) -> Array:
 
     needed = 4 * vectors.size + 16 * len(vectors) * options["n_neighbors"]
     with device_memory_errors(needed):
-        laid_out = UMAP(**options, output_type="cupy").fit_transform(cupy.asarray(vectors))
+        laid_out = UMAP(**options, output_type="cupy").fit_transform(on_device(vectors, cupy))
         return cupy.ascontiguousarray(laid_out, dtype=cupy.float32)
 
 

@@ -15,7 +15,7 @@ from gpu.errors import TooFewPointsError, UnsupportedOnDeviceError
 from gpu.memory import estimate
 from gpu.params import SpectralParams
 from gpu.quiet import warnings_as_notes
-from gpu.vectors import on_host, require_finite, require_matrix
+from gpu.vectors import on_device, on_host, require_finite, require_matrix
 
 Array = Any
 
@@ -127,5 +127,5 @@ def _fit_on_gpu(vectors: Array, params: SpectralParams) -> Array:
             affinity="nearest_neighbors",
             random_state=params.random_state,
             output_type="numpy",
-        ).fit(cupy.asarray(vectors))
+        ).fit(on_device(vectors, cupy))
         return np.asarray(model.labels_, dtype=np.int64)

@@ -185,6 +185,19 @@ def on_host(array: Array) -> Array:
     return array if isinstance(array, np.ndarray) else array.get()
 
 
+def on_device(array: Array, xp: Any) -> Array:
+    """Give the array on the GPU, whose module is `xp`; no copy when it is there.
+
+    Straight from where it lies: `cupy.asarray` first copies a matrix into locked memory of the
+    same size, and keeps that for later ones.
+    """
+    if not isinstance(array, np.ndarray):
+        return array
+    there = xp.empty(array.shape, dtype=array.dtype)
+    there.set(array)
+    return there
+
+
 def beside(array: Array, other: Array) -> Array:
     """Give the array where the other one is; no copy when it is there."""
     return on_host(array) if isinstance(other, np.ndarray) else array_module(other).asarray(array)
@@ -207,6 +220,6 @@ def centred_copy(vectors: Array, xp: Any) -> Array:
     array of shape (n_points, n_dims), float32
         Of `xp`, C-contiguous.
     """
-    points = xp.array(vectors, order="C")
+    points = on_device(vectors, xp) if isinstance(vectors, np.ndarray) else vectors.copy()
     points -= points.mean(axis=0, dtype=xp.float64).astype(xp.float32)
     return points

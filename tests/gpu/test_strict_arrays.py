@@ -1,10 +1,4 @@
-"""The functions that take device arrays, run on a strict stand-in for CuPy.
-
-The stand-in refuses what CuPy refuses: turning itself into a NumPy array, an arithmetic partner
-or a right-hand side of a slice that is a NumPy array, and functions it lacks. It computes with
-NumPy, so it shows that host and device arrays are not mixed, and nothing about CUDA: real
-hardware is asked by tests/gpu_device.
-"""
+"""The functions that take device arrays, run on a strict stand-in for CuPy (`strict_arrays`)."""
 
 import sys
 import types
@@ -18,172 +12,27 @@ import pytest
 import sklearn.cluster
 import sklearn.exceptions
 from sklearn.metrics import adjusted_rand_score as agreement
+from strict_arrays import StrictArray, StrictModule
 
 from gpu import clustering, groups, layout, sampling, vectors
+from gpu.assigning import assign_similar, distances_to
 from gpu.backend import Backend
 from gpu.clustering import fit
+from gpu.elbow import elbow
 from gpu.errors import DeviceMemoryError, InvalidVectorsError
+from gpu.feature_weights import learn_weights
+from gpu.features import concatenate
+from gpu.hierarchy import subdivide
 from gpu.kmeans import _mean_variance, cuml_tolerance
 from gpu.metrics import quality
 from gpu.params import NOISE, KMeansParams
+from gpu.preprocess import apply_steps
 from gpu.sampling import assign_rest
+from gpu.steps import parse_steps
 from gpu.summary import summarize
 from gpu.vectors import array_module, beside, centred_copy, on_host, unit_rows, usable_rows
 
 kmeans = import_module("gpu.kmeans")
-
-FUNCTIONS = (
-    *(
-        "abs",
-        "arange",
-        "argpartition",
-        "array",
-        "asarray",
-        "ascontiguousarray",
-        "concatenate",
-        "empty",
-        "empty_like",
-        "flatnonzero",
-        "full",
-    ),
-    *("isfinite", "maximum", "median", "sqrt", "zeros"),
-)
-"""Functions of CuPy 14.2 that gpu calls; all are in its `__init__`."""
-
-
-def opened(value, *, where):
-    """Give the NumPy array behind a strict one; refuses NumPy arrays that CuPy would refuse."""
-    if isinstance(value, StrictArray):
-        return value._host
-    if isinstance(value, np.ndarray):
-        raise TypeError(f"Unsupported type <class 'numpy.ndarray'> in {where}")
-    if isinstance(value, list | tuple):
-        return type(value)(opened(item, where=where) for item in value)
-    return value
-
-
-def closed(value):
-    # CuPy has no scalars: reductions give arrays without dimensions.
-    return StrictArray(np.asarray(value)) if isinstance(value, np.ndarray | np.generic) else value
-
-
-def index(key):
-    """CuPy takes NumPy arrays as indices and copies them over."""
-    if isinstance(key, tuple):
-        return tuple(index(part) for part in key)
-    return key._host if isinstance(key, StrictArray) else key
-
-
-class StrictArray:
-    __module__ = "cupy"
-    __array_priority__ = 100
-
-    def __init__(self, host):
-        self._host = host
-
-    def __array__(self, *_args, **_kwargs):
-        raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`")
-
-    __array_ufunc__ = None  # NumPy's operators then leave mixed operands to ours, which refuse.
-
-    def get(self):
-        return self._host.copy()
-
-    def __len__(self):
-        return len(self._host)
-
-    def __getitem__(self, key):
-        return StrictArray(np.asarray(self._host[index(key)]))
-
-    def __setitem__(self, key, value):
-        parts = key if isinstance(key, tuple) else (key,)
-        plain = all(isinstance(part, slice | int) or part is Ellipsis for part in parts)
-        if isinstance(value, np.ndarray) and plain:
-            raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
-        self._host[index(key)] = value._host if isinstance(value, StrictArray) else value
-
-    def __getattr__(self, name):
-        if name.startswith("__"):  # NumPy would find the buffer by these.
-            raise AttributeError(name)
-        attribute = getattr(self._host, name)
-        if name in ("shape", "ndim", "dtype", "size", "flags", "nbytes"):
-            return attribute
-        if not callable(attribute):
-            return closed(attribute)
-
-        def call(*args, **kwargs):
-            args = [opened(arg, where=name) for arg in args]
-            kwargs = {key: opened(value, where=name) for key, value in kwargs.items()}
-            return closed(attribute(*args, **kwargs))
-
-        return call
-
-    def __bool__(self):
-        return bool(self._host)
-
-    def __int__(self):
-        return int(self._host)
-
-    def __float__(self):
-        return float(self._host)
-
-    def __iter__(self):
-        raise AssertionError("a device array is walked element by element")
-
-
-def operator(name):
-    def apply(self, other=None):
-        operands = () if other is None else (opened(other, where=name),)
-        result = getattr(self._host, name)(*operands)
-        if name.startswith("__i") and name != "__invert__":
-            return self
-        return closed(result)
-
-    return apply
-
-
-OPERATORS = (
-    *(
-        "add",
-        "radd",
-        "iadd",
-        "sub",
-        "rsub",
-        "isub",
-        "pow",
-        "mul",
-        "rmul",
-        "imul",
-        "truediv",
-        "itruediv",
-    ),
-    *("matmul", "and", "iand", "or", "invert", "neg", "eq", "ne", "lt", "le", "gt", "ge"),
-)
-for _name in OPERATORS:
-    setattr(StrictArray, f"__{_name}__", operator(f"__{_name}__"))
-
-
-class StrictModule(types.ModuleType):
-    float32, float64, int32, nan = np.float32, np.float64, np.int32, np.nan
-    ndarray = StrictArray
-
-    def __getattr__(self, name):
-        if name not in FUNCTIONS:
-            raise AttributeError(f"the stand-in for cupy has no {name}")
-        if name in ("array", "asarray"):
-            return self._array
-
-        def call(*args, **kwargs):
-            args = [opened(arg, where=name) for arg in args]
-            kwargs = {key: opened(value, where=name) for key, value in kwargs.items()}
-            return closed(getattr(np, name)(*args, **kwargs))
-
-        return call
-
-    @staticmethod
-    def _array(value, dtype=None, order=None):
-        host = value._host if isinstance(value, StrictArray) else value
-        return StrictArray(np.array(host, dtype=dtype, order=order or "K"))
 
 
 @pytest.fixture
@@ -244,6 +93,102 @@ def test_members_that_cancel_out_are_described_on_the_device(cupy):
     described = summarize(cupy.asarray(points), np.array([0, 0, 1, 1]), metric="cosine")
 
     assert described.centroids.tolist() == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize("centroid", ["mean", "median", "medoid"])
+def test_groups_by_manhattan_distance_are_described_on_the_device(cupy, centroid):
+    points, labels = mixture()
+    options = {"metric": "manhattan", "centroid": centroid}
+
+    host = summarize(points, labels, **options)
+    device = summarize(cupy.asarray(points), labels, **options)
+    rest = [assign_rest(there, host.centroids, host.radii, "manhattan") for there in both(points)]
+
+    np.testing.assert_allclose(device.centroids, host.centroids, rtol=2e-5, atol=2e-6)
+    np.testing.assert_allclose(device.distances, host.distances, rtol=2e-5)
+    assert (rest[0] == rest[1]).mean() >= 0.99
+
+
+def test_a_large_group_has_the_same_medoid_on_the_device(cupy):
+    points, _ = mixture(n_points=1_500)
+    labels = np.zeros(len(points), dtype=np.int32)
+
+    host, device = (
+        summarize(there, labels, metric="euclidean", centroid="medoid") for there in both(points)
+    )
+
+    assert np.array_equal(host.centroids, device.centroids)
+
+
+def both(points):
+    """Give the points on the host and on the device."""
+    return points, sys.modules["cupy"].asarray(points)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"method": "normalize"},
+        {"method": "whitening"},
+        {"method": "pca", "n_components": 5},
+        {"method": "pca", "n_components": 0.9, "whiten": True},
+    ],
+    ids=str,
+)
+def test_a_step_before_the_fit_stays_on_the_device(cupy, metric, step):
+    points, _ = mixture()
+    if metric == "euclidean":
+        points[[3, 77]] = 0  # The origin is a point like any other.
+    steps, cpu = parse_steps([step]), Backend("cpu", "a test")
+
+    host, device = (apply_steps(there, steps, metric=metric, backend=cpu) for there in both(points))
+
+    assert isinstance(device.vectors, StrictArray)
+    assert (device.metric, device.notes) == (host.metric, host.notes)
+    np.testing.assert_allclose(device.vectors.get(), host.vectors, atol=1e-4)
+
+
+def test_features_on_the_device_are_joined_and_weighed(cupy):
+    points, _ = mixture()
+    halves = [there[:, :6] for there in both(points)], [there[:, 6:] for there in both(points)]
+
+    joined = [concatenate(blocks, [1, 0.5], normalize=True) for blocks in zip(*halves, strict=True)]
+    learned = [
+        learn_weights(blocks, n_clusters=5, sample_size=200) for blocks in zip(*halves, strict=True)
+    ]
+
+    np.testing.assert_allclose(joined[1].get(), joined[0], rtol=1e-6)
+    assert learned[1].weights == learned[0].weights
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_new_rows_on_the_device_go_to_the_groups_that_they_are_like(cupy, metric):
+    points, labels = mixture()
+    points[5] = 0 if metric == "euclidean" else points[5]
+    centroids = summarize(points, labels, metric=metric).centroids
+
+    host, device = (assign_similar(there, centroids, 0.9, metric) for there in both(points))
+    apart = [distances_to(there, centroids, host, metric) for there in both(points)]
+
+    assert np.array_equal(host, device)
+    assert NOISE in host
+    np.testing.assert_allclose(apart[1], apart[0], rtol=1e-5, atol=1e-6)
+
+
+def test_groups_on_the_device_are_cut_again(cupy):
+    points, labels = mixture()
+
+    def fit_rows(rows):
+        return fit(
+            rows, method="kmeans", params=KMeansParams(2), metric="cosine", device="cpu"
+        ).labels
+
+    host, device = (subdivide(there, labels, fit=fit_rows, max_depth=2) for there in both(points))
+
+    assert device.ids == host.ids
+    assert np.array_equal(device.labels, host.labels)
+    assert elbow(both(points)[1], 4, metric="cosine") == elbow(points, 4, metric="cosine")
 
 
 def test_no_groups_at_all_are_described_on_the_device(cupy):

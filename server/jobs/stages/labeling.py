@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu import keywords
+from gpu.vectors import on_host
 from server.jobs.stages.grouping import Found
 from server.jobs.stages.loading import Documents
 from server.jobs.stages.work import Partition, Work
@@ -74,11 +75,11 @@ def _export_rows(documents: Documents, rows: NDArray[np.int64]) -> NDArray[np.in
 
 
 def _vectors(documents: Documents, config: LLMLabeling) -> Any:
-    """Give the first feature's vectors, where samples are spread by them."""
+    """Give the first feature's vectors, where samples are spread by them; NumPy."""
     wanted = config.enabled and config.sample_selection_strategy == "representative"
     if not wanted or not documents.blocks or documents.rows is not None:
         return None
-    return documents.blocks[0]
+    return on_host(documents.blocks[0])
 
 
 def _named(partition: Partition, names: Iterator[GroupName], config: LLMLabeling) -> Partition:
