@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu.backend import Backend, device_memory_errors
+from gpu.backend import Backend, device_errors
 from gpu.clustering import Clustering, Progress, clustered, no_progress
 from gpu.errors import TooFewPointsError, UnsupportedOnDeviceError
 from gpu.memory import estimate
@@ -183,7 +183,7 @@ def _fit_on_gpu(vectors: Array, params: AgglomerativeParams) -> Array:
     from cuml.cluster import AgglomerativeClustering
 
     needed = estimate("agglomerative", len(vectors), vectors.shape[1], params, "gpu")
-    with device_memory_errors(needed):
+    with device_errors(needed):
         model = AgglomerativeClustering(
             n_clusters=params.n_clusters,
             linkage="single",

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from gpu.backend import Backend, device_memory_errors
+from gpu.backend import Backend, device_errors
 
 MISSING = -1
 """Code of a row without a value."""
@@ -169,7 +169,7 @@ def _distinct(array: Column, backend: Backend) -> tuple[NDArray[np.int32], Colum
 def _distinct_on_gpu(array: Column) -> tuple[NDArray[np.int32], Column]:
     import cudf
 
-    with device_memory_errors(2 * array.nbytes):
+    with device_errors(2 * array.nbytes):
         codes, distinct = cudf.Series(array).factorize(use_na_sentinel=True)
         return codes.get().astype(np.int32), distinct.to_arrow()
 

@@ -13,17 +13,23 @@ from __future__ import annotations
 
 import ctypes
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from gpu.errors import DeviceMemoryError, DeviceUnavailableError
+from gpu.errors import (
+    DeviceError,
+    DeviceFailedError,
+    DeviceMemoryError,
+    DeviceUnavailableError,
+)
 
 Device = Literal["auto", "gpu", "cpu"]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,32 @@ def choose_backend(device: Device) -> Backend:
     return Backend("cpu", f"no usable GPU: {unusable}")
 
 
+def with_spare(
+    attempt: Callable[[Backend], Result], backend: Backend, device: Device
+) -> tuple[Result, Backend]:
+    """Run on a back end; under device "auto", what the GPU could not do runs on the CPU.
+
+    Returns
+    -------
+    result : whatever `attempt` gives
+    used : Backend
+        `backend` itself, or the CPU with the reason.
+
+    Raises
+    ------
+    DeviceError
+        Where another device than "auto" was asked for.
+    """
+    try:
+        return attempt(backend), backend
+    except DeviceError as error:
+        if device != "auto" or backend.device != "gpu":
+            raise
+        spare = Backend("cpu", f"the GPU could not: {error}")
+    # Only now is what the failed attempt held let go.
+    return attempt(spare), spare
+
+
 @cache
 def gpu_unusable() -> str | None:
     """None if a GPU, its driver and RAPIDS all work, else why not in one line. Never raises."""
@@ -94,7 +126,11 @@ def _library_fault() -> str | None:
         try:
             return _first_use_fault()
         except Exception as error:
-            return f"{type(error).__name__}: {error}".splitlines()[0]
+            return _first_line(error)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _first_use_fault() -> str | None:
@@ -124,8 +160,12 @@ std::bad_alloc: out_of_memory. cuBLAS and cuSOLVER: CUBLAS_STATUS_ALLOC_FAILED a
 
 
 @contextmanager
-def device_memory_errors(needed_bytes: int) -> Iterator[None]:
-    """Turn the GPU libraries' ways of being out of memory into `DeviceMemoryError`."""
+def device_errors(needed_bytes: int) -> Iterator[None]:
+    """Turn the GPU libraries' ways of giving up into a `DeviceError`.
+
+    CuPy, raft and cuML raise RuntimeErrors: of CUDA, and where an algorithm cannot go on with
+    such points (a solver that does not converge), which the CPU's may.
+    """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -137,7 +177,7 @@ def device_memory_errors(needed_bytes: int) -> Iterator[None]:
             raise DeviceMemoryError(
                 needed_bytes=needed_bytes, free_bytes=free_bytes("gpu")
             ) from error
-        raise
+        raise DeviceFailedError(why=_first_line(error)) from error
 
 
 def array_module(array: Any) -> Any:

@@ -12,14 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from gpu.backend import Backend, Device, choose_backend, device_memory_errors
-from gpu.errors import (
-    DeviceMemoryError,
-    HostMemoryError,
-    InvalidParametersError,
-    UnsupportedOnDeviceError,
-    Violation,
-)
+from gpu.backend import Backend, Device, choose_backend, device_errors, with_spare
+from gpu.errors import DeviceMemoryError, HostMemoryError, InvalidParametersError, Violation
 from gpu.memory import estimate, fitting_points, free_bytes
 from gpu.params import BUILT_METHODS, METRICS, NOISE, Params, metric_violations, params_class
 from gpu.vectors import on_host, require_matrix, unit_rows
@@ -180,8 +174,8 @@ def fit(
         If the parameters need more points.
     HostMemoryError
         If the fit would not fit into memory; says how many points would.
-    DeviceUnavailableError, DeviceMemoryError, UnsupportedOnDeviceError
-        Only with device "gpu".
+    DeviceError
+        Only with device "gpu": there is none, it lacks memory or the method, or it failed.
     """
     _require_known(method, params, metric)
     require_matrix(vectors)
@@ -201,7 +195,7 @@ def fit(
             points = unit_rows(rows) if angular else rows
             return cluster(points, used, backend=backend, progress=progress)
         n_points, n_dims = vectors.shape
-        with device_memory_errors(estimate(method, n_points, n_dims, params, "gpu")):
+        with device_errors(estimate(method, n_points, n_dims, params, "gpu")):
             points = unit_rows(vectors) if angular else vectors
         return cluster(points, used, backend=backend, progress=progress)
 
@@ -221,14 +215,9 @@ def with_fallback(
     attempt: Callable[[Backend], Clustering], backend: Backend, device: Device
 ) -> Clustering:
     """Run on a back end; with device "auto", run on the CPU what the GPU could not."""
-    try:
-        return replace(attempt(backend), device_reason=backend.reason)
-    except (UnsupportedOnDeviceError, DeviceMemoryError) as error:
-        if device != "auto" or backend.device != "gpu":
-            raise
-        reason = f"the GPU could not: {error}"
-    result = attempt(Backend("cpu", reason))
-    return replace(result, notes=[f"ran on the CPU, {reason}", *result.notes], device_reason=reason)
+    result, used = with_spare(attempt, backend, device)
+    notes = [] if used is backend else [f"ran on the CPU, {used.reason}"]
+    return replace(result, notes=[*notes, *result.notes], device_reason=used.reason)
 
 
 def require_memory(

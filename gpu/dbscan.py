@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu.backend import Backend, device_memory_errors
+from gpu.backend import Backend, device_errors
 from gpu.clustering import Clustering, Progress, clustered, no_progress
 from gpu.errors import UnsupportedOnDeviceError
 from gpu.memory import DBSCAN_BATCH_MB, estimate
@@ -194,7 +194,7 @@ def _fit_on_gpu(vectors: Array, params: DbscanParams) -> Array:
     from cuml.cluster import DBSCAN
 
     needed = estimate("dbscan", len(vectors), vectors.shape[1], params, "gpu")
-    with device_memory_errors(needed):
+    with device_errors(needed):
         model = DBSCAN(
             eps=params.eps,
             min_samples=params.min_samples,

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from gpu.backend import Backend, Device, choose_backend, device_memory_errors
-from gpu.errors import DeviceMemoryError, InvalidVectorsError
+from gpu.backend import Backend, Device, choose_backend, device_errors
+from gpu.errors import DeviceError, DeviceMemoryError, InvalidVectorsError
 from gpu.frames import load_vectors, require_column
 from gpu.memory import BASE_BYTES, free_bytes
 from gpu.parallel import n_cores
@@ -107,7 +107,7 @@ def load_for(
         if needed > free:
             raise DeviceMemoryError(needed_bytes=needed, free_bytes=free)
         return Loaded(load_on_gpu(paths, column), backend)
-    except DeviceMemoryError as error:
+    except DeviceError as error:
         note = f"the vectors were read into the machine's memory, not the GPU's: {error}"
     return Loaded(load_vectors(paths, column), backend, [note])
 
@@ -131,9 +131,9 @@ def load_on_gpu(paths: Sequence[str | Path], column: str) -> Array:
     shape = shape_of(paths, column)
     if shape is None:
         rows = load_vectors(paths, column)
-        with device_memory_errors(rows.nbytes):
+        with device_errors(rows.nbytes):
             return on_device(rows, cupy)
-    with device_memory_errors(loading_bytes(*shape)):
+    with device_errors(loading_bytes(*shape)):
         matrix = cupy.empty(shape, dtype=cupy.float32)
         at = n_valid = 0
         for path in paths:

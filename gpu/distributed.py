@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from distributed import Client, Lock, get_worker, secede
 
-from gpu.backend import device_memory_errors
+from gpu.backend import device_errors
 from gpu.clustering import Clustering
 from gpu.crew import Crew, Member, MemberLostError, Oneself, keeper_of
 from gpu.errors import ClusteringError
@@ -229,7 +229,7 @@ def kmeans_on_gpus(
     needed = estimate("kmeans", -(-n_points // len(workers)), n_dims, params, "gpu")
     secede()
     setting.say(f"k-means in {len(sources)} parts on the GPUs of {len(workers)} workers")
-    with Lock("shoal-kmeans-on-gpus"), device_memory_errors(needed):
+    with Lock("shoal-kmeans-on-gpus"), device_errors(needed):
         places = [workers[keeper_of(n, len(sources), len(workers))] for n in range(len(sources))]
         parts, moments = [], []
         for source, place in zip(sources, places, strict=True):

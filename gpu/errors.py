@@ -8,7 +8,8 @@
     └── DeviceError                the GPU cannot do it; with device "auto" the CPU does
         ├── DeviceUnavailableError     there is no usable GPU
         ├── DeviceMemoryError          the GPU has too little free memory
-        └── UnsupportedOnDeviceError   the GPU library lacks this method or value
+        ├── UnsupportedOnDeviceError   the GPU library lacks this method or value
+        └── DeviceFailedError          the GPU library gave up for another reason
 
 A `reason` is part of the API: clients branch on it, so it never changes.
 """
@@ -138,6 +139,16 @@ class DeviceMemoryError(DeviceError):
         )
         self.needed_bytes = needed_bytes
         self.free_bytes = free_bytes
+
+
+class DeviceFailedError(DeviceError):
+    """The GPU, its driver or its library gave up on this fit; the CPU may do it."""
+
+    reason = "DEVICE_FAILED"
+
+    def __init__(self, *, why: str) -> None:
+        super().__init__(f"the GPU or its library failed: {why}; use device auto or cpu")
+        self.why = why
 
 
 class UnsupportedOnDeviceError(DeviceError):

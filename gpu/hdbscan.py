@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu.backend import Backend, device_memory_errors
+from gpu.backend import Backend, device_errors
 from gpu.boruvka import approximate_tree, boruvka_tree
 from gpu.clustering import Clustering, Progress, renumber_by_size
 from gpu.condensed_tree import (
@@ -273,7 +273,7 @@ def _fit_on_gpu(vectors: Array, params: HdbscanParams) -> tuple[Array, Array, Co
     assert params.min_samples is not None  # Resolved.
     n_points, n_dims = vectors.shape
     needed = estimate("hdbscan", n_points, n_dims, params, "gpu")
-    with device_memory_errors(needed):
+    with device_errors(needed):
         points = centred_copy(vectors, cupy)
         model = HDBSCAN(
             min_cluster_size=int(params.min_cluster_size),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu.backend import Backend, device_memory_errors
+from gpu.backend import Backend, device_errors
 from gpu.clustering import Clustering, Progress, renumber_by_size
 from gpu.device_memory import streamed_bytes
 from gpu.errors import DeviceMemoryError, TooFewPointsError
@@ -353,7 +353,7 @@ def _fit_in_blocks(
     pool = cupy.cuda.MemoryPool()
     n_points, n_dims = vectors.shape
     with (
-        device_memory_errors(streamed_bytes(n_points, n_dims, params)),
+        device_errors(streamed_bytes(n_points, n_dims, params)),
         cupy.cuda.using_allocator(pool.malloc),
     ):
         found = streamed_kmeans(
@@ -366,7 +366,7 @@ def _fit_in_blocks(
 def _fit_at_once(vectors: Array, params: KMeansParams, needed: int) -> dict[str, Any]:
     import cupy
 
-    with device_memory_errors(needed):
+    with device_errors(needed):
         points = centred_copy(vectors, cupy)
         tolerance, scale = cuml_tolerance(params.tol, _mean_variance(points))
         points *= cupy.float32(scale)

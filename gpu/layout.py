@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu.backend import Backend, array_module, device_memory_errors
+from gpu.backend import Backend, array_module, device_errors
 from gpu.errors import InvalidParametersError, InvalidVectorsError, Violation
 from gpu.reduction import umap
 from gpu.sampling import sample_rows
@@ -214,7 +214,7 @@ def _place(
     to_device = _to_gpu if on_gpu else on_host
     row_bytes = 4 * (len(landmarks) + points.shape[1])
     needed = 4 * landmarks.size + max(row_bytes, BLOCK_BYTES)
-    with device_memory_errors(needed) if on_gpu else nullcontext():
+    with device_errors(needed) if on_gpu else nullcontext():
         landmarks = to_device(landmarks)
         origin, places = beside(origin, landmarks), beside(places, landmarks)
         half_squares = squared_lengths(landmarks) / 2

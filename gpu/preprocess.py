@@ -22,7 +22,7 @@ from typing import Any
 
 from gpu.backend import Backend, array_module
 from gpu.clustering import Progress
-from gpu.errors import DeviceMemoryError
+from gpu.errors import DeviceError
 from gpu.reduction import pca, umap
 from gpu.spectrum import Tell
 from gpu.steps import Normalize, Pca, Step, Umap
@@ -73,7 +73,7 @@ def apply_steps(
     progress : callable or None
         Told the share that is done, 0 to 1.
     spare : Backend or None
-        Where a step runs for which the GPU has no memory, and a note says so; None: it fails.
+        Where a step runs that the GPU cannot do, and a note says so; None: it fails.
 
     Returns
     -------
@@ -87,8 +87,8 @@ def apply_steps(
         needed.
     TooFewPointsError
         If umap has fewer points than it needs.
-    DeviceMemoryError
-        If the GPU runs out of memory and there is no `spare`.
+    DeviceError
+        If the GPU runs out of memory or fails, and there is no `spare`.
     """
     if not steps:
         return Prepared(vectors, metric, [])
@@ -116,7 +116,7 @@ def _apply_where_it_fits(
 ) -> Prepared:
     try:
         return _apply(before, step, backend, tell)
-    except DeviceMemoryError as error:
+    except DeviceError as error:
         if spare is None:
             raise
         note = f"{type(step).__name__.lower()} ran on the CPU, the GPU could not: {error}"

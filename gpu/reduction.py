@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu.backend import Backend, array_module, device_memory_errors
+from gpu.backend import Backend, array_module, device_errors
 from gpu.errors import TooFewPointsError
 from gpu.spectrum import Tell, project, spectrum
 from gpu.steps import Pca, Umap
@@ -129,7 +129,7 @@ def _umap_on_gpu(vectors: Array, options: dict[str, Any]) -> Array:
     from cuml.manifold import UMAP
 
     needed = 4 * vectors.size + 16 * len(vectors) * options["n_neighbors"]
-    with device_memory_errors(needed):
+    with device_errors(needed):
         laid_out = UMAP(**options, output_type="cupy").fit_transform(on_device(vectors, cupy))
         return cupy.ascontiguousarray(laid_out, dtype=cupy.float32)
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from gpu.backend import Backend, device_memory_errors
+from gpu.backend import Backend, device_errors
 from gpu.clustering import Clustering, Progress, clustered, no_progress
 from gpu.errors import TooFewPointsError, UnsupportedOnDeviceError
 from gpu.memory import estimate
@@ -100,25 +98,12 @@ def _require_supported(params: SpectralParams) -> None:
             raise UnsupportedOnDeviceError(parameter=name, value=getattr(params, name), why=why)
 
 
-@contextmanager
-def _convergence(params: SpectralParams) -> Iterator[None]:
-    """Say as a limit of the device that cuML's solver did not get there; scikit-learn's may."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "converge" not in str(error):
-            raise
-        raise UnsupportedOnDeviceError(
-            parameter="n_clusters", value=params.n_clusters, why=f"cuML: {error}"
-        ) from error
-
-
 def _fit_on_gpu(vectors: Array, params: SpectralParams) -> Array:
     import cupy
     from cuml.cluster import SpectralClustering
 
     needed = estimate("spectral", len(vectors), vectors.shape[1], params, "gpu")
-    with device_memory_errors(needed), _convergence(params):
+    with device_errors(needed):
         model = SpectralClustering(
             n_clusters=params.n_clusters,
             n_components=params.n_components,

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpu.backend import array_module, choose_backend, device_memory_errors, gpu_unusable
-from gpu.errors import DeviceUnavailableError
+from gpu.backend import array_module, choose_backend, device_errors, gpu_unusable
+from gpu.errors import DeviceFailedError, DeviceUnavailableError
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted(f"gpu.{path.stem}" for path in (ROOT / "gpu").glob("[!_]*.py"))
@@ -68,9 +68,15 @@ def test_an_unknown_device_is_refused():
         choose_backend("tpu")
 
 
-def test_errors_that_are_not_about_memory_pass_through():
-    with pytest.raises(RuntimeError, match="illegal"), device_memory_errors(10):
-        raise RuntimeError("illegal instruction")
+def test_what_is_not_about_memory_is_told_as_a_failure_of_the_device():
+    said = "RuntimeError: illegal instruction; use"
+    with pytest.raises(DeviceFailedError, match=said), device_errors(10):
+        raise RuntimeError("illegal instruction\nat address 0")
+
+
+def test_mistakes_of_our_own_pass_through():
+    with pytest.raises(TypeError), device_errors(10):
+        raise TypeError("fit() takes no such argument")
 
 
 def test_numpy_arrays_belong_to_numpy():

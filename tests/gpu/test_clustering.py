@@ -11,6 +11,7 @@ from gpu import clustering
 from gpu.backend import Backend
 from gpu.clustering import Clustering, fit, renumber_by_size, require_memory, with_fallback
 from gpu.errors import (
+    DeviceFailedError,
     DeviceMemoryError,
     HostMemoryError,
     InvalidParametersError,
@@ -161,6 +162,7 @@ def test_a_fit_that_exceeds_memory_is_refused_before_it_starts(monkeypatch):
 GPU = Backend("gpu", "a GPU is usable")
 FAULTS = [
     UnsupportedOnDeviceError(parameter="min_samples", value=2_000, why="cuML takes 1 to 1,023"),
+    DeviceFailedError(why="RuntimeError: failed to converge"),
     DeviceMemoryError(needed_bytes=2_000, free_bytes=1_000),
 ]
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gpu import backend, device_frames
-from gpu.backend import Backend, device_memory_errors, gpu_unusable
+from gpu.backend import Backend, device_errors, gpu_unusable
 from gpu.device_frames import _pieces, load_for, load_on_gpu, loading_bytes, shape_of
 from gpu.errors import DeviceMemoryError, InvalidVectorsError
 
@@ -189,7 +189,7 @@ def test_the_estimate_of_loading_is_the_matrix_and_a_bounded_piece():
 def test_every_way_of_running_out_is_told_as_one(monkeypatch, error):
     monkeypatch.setattr("gpu.memory.free_bytes", lambda _device: 77)
 
-    with pytest.raises(DeviceMemoryError) as caught, device_memory_errors(99):
+    with pytest.raises(DeviceMemoryError) as caught, device_errors(99):
         raise error
 
     assert (caught.value.needed_bytes, caught.value.free_bytes) == (99, 77)

@@ -7,6 +7,7 @@ import pytest
 from gpu import errors
 from gpu.errors import (
     ClusteringError,
+    DeviceFailedError,
     DeviceMemoryError,
     DeviceUnavailableError,
     HostMemoryError,
@@ -24,6 +25,7 @@ EXAMPLES = [
     HostMemoryError(needed_bytes=2_000, free_bytes=1_000, fits_points=7),
     DeviceUnavailableError(why="no NVIDIA driver"),
     DeviceMemoryError(needed_bytes=2_000, free_bytes=1_000),
+    DeviceFailedError(why="RuntimeError: the solver did not converge"),
     UnsupportedOnDeviceError(parameter="min_samples", value=2_000, why="cuML takes 1 to 1,023"),
 ]
 
@@ -55,6 +57,7 @@ def test_reasons_are_distinct_and_do_not_change():
         "HostMemoryError": "HOST_MEMORY",
         "DeviceUnavailableError": "DEVICE_UNAVAILABLE",
         "DeviceMemoryError": "DEVICE_MEMORY",
+        "DeviceFailedError": "DEVICE_FAILED",
         "UnsupportedOnDeviceError": "UNSUPPORTED_ON_DEVICE",
     }
 

@@ -129,20 +129,6 @@ def test_spectral_on_the_gpu_takes_neighbour_graphs_only():
         )
 
 
-@pytest.mark.parametrize(
-    ("said", "expected"),
-    [
-        ("Spectral clustering failed to converge.", UnsupportedOnDeviceError),
-        ("CUDA error", RuntimeError),
-    ],
-)
-def test_spectral_that_does_not_converge_on_the_gpu_is_left_to_the_cpu(said, expected):
-    from gpu.spectral import _convergence
-
-    with pytest.raises(expected, match=said), _convergence(parse_params("spectral", {}).params):
-        raise RuntimeError(said)
-
-
 def test_a_graph_in_parts_is_noted():
     points, _ = mixture(n_points=200, spread=0.1)
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from gpu import attributes
 from gpu.attribute_values import json_column
-from gpu.backend import choose_backend
+from gpu.backend import Backend, choose_backend, with_spare
 from server.export.paths import elements, found, split_path
 from server.jobs.definition import AttributeConfig
 from server.jobs.stages.grouping import Found
@@ -37,15 +37,19 @@ def group_by_attributes(work: Work, documents: Documents, config: AttributeConfi
         columns, others = _columns(documents, config)
         stage.message = f"{len(others)} other fields"
     with work.clock.stage("cluster", f"by {', '.join(config.attributes)}") as stage:
-        backend = choose_backend(work.spec.device)
-        grouped = attributes.group_by_attributes(
-            pa.table(columns),
-            config.attributes,
-            backend=backend,
-            hierarchical=config.hierarchical_grouping,
-            aggregation=config.aggregation_method,
-            other_fields=others,
-        )
+
+        def group(backend: Backend) -> attributes.AttributeGroups:
+            return attributes.group_by_attributes(
+                pa.table(columns),
+                config.attributes,
+                backend=backend,
+                hierarchical=config.hierarchical_grouping,
+                aggregation=config.aggregation_method,
+                other_fields=others,
+            )
+
+        device = work.spec.device
+        grouped, backend = with_spare(group, choose_backend(device), device)
         groups = _groups(grouped)
         stage.message = f"{len(groups)} groups"
         stage.device, stage.device_reason = backend.device, backend.reason

@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from gpu import features
-from gpu.backend import Backend, choose_backend
-from gpu.errors import ClusteringError, DeviceMemoryError
+from gpu.backend import Backend, choose_backend, with_spare
+from gpu.errors import ClusteringError
 from gpu.frames import load_vectors
 from gpu.layout import layout
 from server.errors import NotFoundError, PreconditionError
@@ -166,7 +166,7 @@ def _lay_out(
     device: Device,
     tell: Callable[[float], None],
 ) -> tuple[NDArray[np.float32], list[str]]:
-    """Compute the map; with device "auto" on the CPU where the GPU lacks the memory."""
+    """Compute the map; with device "auto" on the CPU where the GPU cannot."""
 
     def on(backend: Backend) -> NDArray[np.float32]:
         return layout(
@@ -174,13 +174,9 @@ def _lay_out(
         )
 
     backend = choose_backend(device)
-    try:
-        return on(backend), []
-    except DeviceMemoryError as error:
-        if device != "auto" or backend.device != "gpu":
-            raise
-        note = f"the map was laid out on the CPU, the GPU could not: {error}"
-    return on(Backend("cpu", note)), [note]
+    places, used = with_spare(on, backend, device)
+    notes = [] if used is backend else [f"the map was laid out on the CPU, {used.reason}"]
+    return places, notes
 
 
 @contextmanager
