@@ -62,10 +62,15 @@ go-tools: ## Build in .tools/bin what `make test-gateway` calls (Go)
 mongo-server: ## Build the MongoDB stand-in that the store tests use when it is there (Java, Maven)
 	mvn -q -f tests/mongo_server package
 
-test-gpu: $(READY) ## Run the device tests; each says why it was skipped without a GPU
-	$(BIN)/python -m pytest -m gpu tests/gpu_device -q -rs
+# No test and no part of the benchmark is begun after so long. In an environment of one's own:
+# `make gpu-check gpu-bench BIN=/path/to/bin READY=`.
+GPU_SECONDS ?= 540
 
-gpu-check: test-gpu ## The same
+gpu-check: $(READY) ## Run the device tests; a table and a result file, or why there is no GPU
+	$(BIN)/python -m pytest -m gpu tests/gpu/test_device_calls.py tests/gpu_device -q -r fE \
+		--session-timeout $(GPU_SECONDS) --results benchmarks/results
+
+test-gpu: gpu-check
 
 lint: $(READY) ## Style, types, contract, and what the house forbids
 	$(BIN)/ruff check .
@@ -118,8 +123,8 @@ bench: $(READY) ## Measure against the peers; tables on screen, JSON in benchmar
 	$(BIN)/python benchmarks/spreading.py
 	$(BIN)/python benchmarks/render.py
 
-gpu-bench: $(READY) ## Measure on the GPU, beside bare cuML; ends with a reason without one
-	$(BIN)/python benchmarks/device.py
+gpu-bench: $(READY) ## Measure on the GPU, beside bare cuML (ONLY="kmeans umap"), or why there is none
+	PYTHONPATH=. $(BIN)/python benchmarks/device.py --seconds $(GPU_SECONDS) $(addprefix --only ,$(ONLY))
 
 image: ## Build the images for CPU, GPU and gateway (needs a Docker engine)
 	docker build -f docker/Dockerfile --target cpu -t $(IMAGE):cpu .

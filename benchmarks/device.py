@@ -16,7 +16,10 @@ import argparse
 import gc
 import json
 import re
-from collections.abc import Sequence
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
@@ -35,12 +38,32 @@ ALLOCATORS = ("default", "async")
 CONSOLE = Console(width=150)
 
 
-def measure(part: str, sizes: Sizes) -> tuple[list[Row], str | None]:
+@contextmanager
+def time_limit(seconds: float | None) -> Iterator[None]:
+    """Raise `TimeoutError` in the block after so long, or as soon as a library's call returns."""
+    if seconds is None:
+        yield
+        return
+
+    def end(_number: int, _frame: object) -> None:
+        raise TimeoutError("the time given with --seconds is over")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def measure(part: str, sizes: Sizes, left_s: float | None = None) -> tuple[list[Row], str | None]:
     """Run one part; give its rows, and why it ended early if it did."""
     rows: list[Row] = []
     try:
-        for row in PARTS[part](sizes):
-            rows.append(replace(row, part=part))
+        with time_limit(left_s):
+            for row in PARTS[part](sizes):
+                rows.append(replace(row, part=part))
     except Exception as error:
         # Whatever went wrong here, the other parts may still be measured.
         CONSOLE.print_exception(max_frames=12)
@@ -111,9 +134,9 @@ def device_facts() -> dict[str, Any]:
     }
 
 
-def file_name(device: str) -> str:
+def file_name(device: str, kind: str = "gpu") -> str:
     """Give the name of a device's result file."""
-    return f"gpu-{re.sub('[^a-z0-9]+', '-', device.lower()).strip('-')}.json"
+    return f"{kind}-{re.sub('[^a-z0-9]+', '-', device.lower()).strip('-')}.json"
 
 
 def options() -> argparse.Namespace:
@@ -129,6 +152,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--cpu", action="store_true", help="the CPU back end too, which is slow")
     parser.add_argument("--allocator", choices=ALLOCATORS, default="default")
     parser.add_argument("--json", type=Path, help="result file [by the device's name]")
+    parser.add_argument("--seconds", type=float, help="end with what is measured after so long")
     return parser.parse_args()
 
 
@@ -149,7 +173,7 @@ def main() -> None:
     )
     machine = machine_facts(PACKAGES) | device_facts() | {"allocator": asked.allocator}
     path = asked.json or RESULTS / file_name(machine["device"])
-    rows, failed = run_parts(asked.only or list(PARTS), sizes, machine, path)
+    rows, failed = run_parts(asked.only or list(PARTS), sizes, machine, path, asked.seconds)
     CONSOLE.rule(f"{machine['device']}, allocator {asked.allocator}: {path}")
     show(rows)
     if failed:
@@ -157,14 +181,23 @@ def main() -> None:
 
 
 def run_parts(
-    parts: Sequence[str], sizes: Sizes, machine: dict[str, Any], path: Path
+    parts: Sequence[str],
+    sizes: Sizes,
+    machine: dict[str, Any],
+    path: Path,
+    seconds: float | None = None,
 ) -> tuple[list[Row], list[str]]:
     """Run parts one after the other; give all rows, and a line for each part that failed."""
     rows: list[Row] = []
     failed: list[str] = []
+    start = time.monotonic()
     for part in parts:
+        left_s = None if seconds is None else start + seconds - time.monotonic()
+        if left_s is not None and left_s <= 0:
+            failed.append(f"{part}: not begun, the time given with --seconds is over")
+            continue
         CONSOLE.rule(part)
-        found, why = measure(part, sizes)
+        found, why = measure(part, sizes, left_s)
         show(found)
         write(path, part, found, machine)
         rows += found

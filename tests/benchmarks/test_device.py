@@ -48,6 +48,24 @@ def test_a_part_that_fails_keeps_its_rows_and_the_others_go_on(
     assert written["machine"] == MACHINE
 
 
+def test_when_the_time_is_over_what_was_measured_is_kept(device, monkeypatch, tmp_path):
+    def endless(_sizes):
+        yield row(device, "first", median_s=1.0)
+        while True:
+            pass
+
+    monkeypatch.setattr(device, "PARTS", {"a": endless, "b": endless})
+
+    _, failed = device.run_parts(["a", "b"], None, MACHINE, tmp_path / "gpu.json", seconds=0.1)
+
+    written = json.loads((tmp_path / "gpu.json").read_text())
+    assert [each["what"] for each in written["results"]] == ["first"]
+    assert [line.partition(",")[0] for line in failed] == [
+        "a: TimeoutError: the time given with --seconds is over",
+        "b: not begun",
+    ]
+
+
 def test_one_part_measured_anew_leaves_the_figures_of_the_others(device, monkeypatch, tmp_path):
     path = tmp_path / "gpu.json"
     for part, median_s in (("a", 1.0), ("b", 2.0), ("a", 3.0)):
