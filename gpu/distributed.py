@@ -20,7 +20,7 @@ from distributed import Client, Lock, get_worker, secede
 from gpu.backend import device_errors
 from gpu.clustering import Clustering
 from gpu.crew import Crew, Member, MemberLostError, Oneself, keeper_of
-from gpu.errors import ClusteringError
+from gpu.errors import ClusteringError, TooFewPointsError
 from gpu.frames import load_row_groups
 from gpu.kmeans import clustering_of, cuml_tolerance, n_starts_of
 from gpu.memory import estimate
@@ -211,9 +211,9 @@ def kmeans_on_gpus(
 
     Raises
     ------
-    InvalidVectorsError
-    DeviceMemoryError
-        If a GPU runs out of memory.
+    TooFewPointsError, InvalidVectorsError
+    DeviceError
+        If a GPU runs out of memory or fails.
 
     Notes
     -----
@@ -226,6 +226,8 @@ def kmeans_on_gpus(
     own = _own_address()
     workers = [*([] if own is None else [own]), *free_workers(client, resource)][: len(sources)]
     n_points, n_dims = sum(source.n_rows for source in sources), sources[0].n_dims
+    if n_points < params.n_clusters:
+        raise TooFewPointsError(n_points=n_points, needed=params.n_clusters)
     needed = estimate("kmeans", -(-n_points // len(workers)), n_dims, params, "gpu")
     secede()
     setting.say(f"k-means in {len(sources)} parts on the GPUs of {len(workers)} workers")

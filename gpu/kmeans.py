@@ -383,18 +383,19 @@ def _start_on_gpu(
     from cuml.cluster import KMeans
 
     how = {
-        "n_clusters": params.n_clusters,
         "n_init": 1,
         "tol": tolerance,
         "random_state": (params.random_state + start) % 2**32,
         "output_type": "cupy",
     }
-    init: Any = params.init
-    sample = _seeding_sample(points, params, start)
-    if sample is not None:
-        warm = KMeans(init=params.init, max_iter=WARM_UP_ITERATIONS, **how).fit(sample)
-        init = warm.cluster_centers_
-    model = KMeans(init=init, max_iter=params.max_iter, **how).fit(points)
+    sample, distinct = _seeding_sample(points, params, start)
+    n_clusters, init = params.n_clusters, params.init
+    if distinct is not None:
+        n_clusters, init = len(distinct), points[distinct]
+    elif len(sample) < len(points):
+        warm = KMeans(n_clusters=n_clusters, init=init, max_iter=WARM_UP_ITERATIONS, **how)
+        init = warm.fit(sample).cluster_centers_
+    model = KMeans(n_clusters=n_clusters, init=init, max_iter=params.max_iter, **how).fit(points)
     labels = on_host(model.labels_)
     # cuML's own sum is in float32 and from the expanded form of the distances.
     with worker_threads(1) as each:
@@ -408,17 +409,30 @@ def _start_on_gpu(
     }
 
 
-def _seeding_sample(points: Array, params: KMeansParams, start: int) -> Array | None:
-    """Give the rows that seeding looks at, as on the CPU: a pass over all rows per centroid would
-    take longer than the iterations. None where all are to be looked at.
+def _seeding_sample(
+    points: Array, params: KMeansParams, start: int
+) -> tuple[Array, NDArray[np.int64] | None]:
+    """Choose what seeding looks at, as on the CPU: a pass over all rows per centroid would take
+    longer than the iterations.
+
+    Returns
+    -------
+    sample : array of shape (n_rows, n_dims), float32
+        The points themselves where they are few, or where no sample has enough distinct rows.
+    distinct : array of int64, or None
+        Rows of `points` that differ, where there are fewer than groups: cuML would put equal
+        centroids there, and its ties go to any of them.
     """
     size = max(SAMPLE_POINTS, SAMPLE_PER_CENTROID * params.n_clusters)
-    if len(points) <= size:
-        return None
-    rng = np.random.default_rng([params.random_state, start])
-    sample = points[np.sort(rng.choice(len(points), size, replace=False))]
-    is_varied = len(distinct_rows(on_host(sample))) >= params.n_clusters
-    return sample if is_varied else None
+    sample = points
+    if size < len(points):
+        rng = np.random.default_rng([params.random_state, start])
+        sample = points[np.sort(rng.choice(len(points), size, replace=False))]
+    for rows in (sample, points):
+        distinct = distinct_rows(on_host(rows))
+        if len(distinct) >= params.n_clusters:
+            return rows, None
+    return points, distinct
 
 
 def _mean_variance(points: Array) -> float:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from gpu.backend import Backend, array_module, device_errors
-from gpu.errors import TooFewPointsError
+from gpu.errors import DeviceFailedError, TooFewPointsError
 from gpu.spectrum import Tell, project, spectrum
 from gpu.steps import Pca, Umap
 from gpu.vectors import on_device, on_host
@@ -131,7 +131,10 @@ def _umap_on_gpu(vectors: Array, options: dict[str, Any]) -> Array:
     needed = 4 * vectors.size + 16 * len(vectors) * options["n_neighbors"]
     with device_errors(needed):
         laid_out = UMAP(**options, output_type="cupy").fit_transform(on_device(vectors, cupy))
-        return cupy.ascontiguousarray(laid_out, dtype=cupy.float32)
+        places = cupy.ascontiguousarray(laid_out, dtype=cupy.float32)
+        if not bool(cupy.isfinite(places).all()):
+            raise DeviceFailedError(why="UMAP gave places that are not finite")
+        return places
 
 
 def _umap_on_cpu(vectors: Array, options: dict[str, Any]) -> Array:

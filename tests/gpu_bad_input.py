@@ -12,7 +12,9 @@ METHODS = {
     "hdbscan": {"min_cluster_size": 3},
     "dbscan": {"eps": 0.5, "min_samples": 3},
     "agglomerative": {"n_clusters": 3},
+    "agglomerative, single": {"n_clusters": 3, "linkage": "single"},
     "spectral": {"n_clusters": 3},
+    "spectral, by neighbours": {"n_clusters": 3, "affinity": "nearest_neighbors"},
     "gaussian_mixture": {"n_components": 3},
     "mean_shift": {"bandwidth": 1.0},
     "optics": {"min_samples": 3},
@@ -46,7 +48,8 @@ INPUTS = {
 
 def outcome(method, vectors, metric, device):
     """Give the number of groups, or the error's class and words."""
-    params = parse_params(method, METHODS[method]).params
+    sent, method = METHODS[method], method.partition(",")[0]
+    params = parse_params(method, sent).params
     try:
         found = fit(vectors, method=method, params=params, metric=metric, device=device)
     except ClusteringError as error:
