@@ -52,6 +52,9 @@ CUML_TOLERANCE = 1e-7
 SMALLEST_CUML_TOLERANCE = 1e-30
 """Stands for 0, which cuML refuses."""
 
+LARGEST_TOLERANCE = 1e6
+"""Any start ends after its first iteration with this, too; for more, points would shrink to 0."""
+
 
 def kmeans(
     vectors: Array,
@@ -272,7 +275,8 @@ def _well_scaled(vectors: Array, each: Each) -> tuple[Array, float, float]:
     """
     n_dims = vectors.shape[1]
     square, mean_square = _moments(vectors, each)
-    if are_accurate(square, mean_square):
+    # Squares of tiny numbers are 0 in float32, as those of none.
+    if are_accurate(square, mean_square) and (square or not vectors.any()):
         return vectors, 1.0, (square - mean_square) / n_dims
     blocks = list(row_blocks(len(vectors), 8 * n_dims))
     totals = each(lambda rows: vectors[rows].sum(axis=0, dtype=np.float64), blocks)
@@ -459,6 +463,7 @@ def cuml_tolerance(tol: float, variance: float) -> tuple[float, float]:
     """
     if not variance:
         return CUML_TOLERANCE, 1.0
+    tol = min(tol, LARGEST_TOLERANCE)
     tolerance = min(tol, CUML_TOLERANCE) or SMALLEST_CUML_TOLERANCE
     wanted_variance = tolerance / tol if tol else 1.0
     return tolerance, math.sqrt(wanted_variance / variance)

@@ -13,7 +13,7 @@ from gpu.errors import TooFewPointsError, UnsupportedOnDeviceError
 from gpu.memory import estimate
 from gpu.params import SpectralParams
 from gpu.quiet import warnings_as_notes
-from gpu.vectors import on_device, on_host, require_finite, require_matrix
+from gpu.vectors import centred_copy, on_host, require_finite, require_matrix
 
 Array = Any
 
@@ -109,8 +109,9 @@ def _fit_on_gpu(vectors: Array, params: SpectralParams) -> Array:
             n_components=params.n_components,
             n_neighbors=params.n_neighbors,
             n_init=params.n_init,
+            eigen_tol=params.eigen_tol,
             affinity="nearest_neighbors",
             random_state=params.random_state,
             output_type="numpy",
-        ).fit(on_device(vectors, cupy))
+        ).fit(centred_copy(vectors, cupy))
         return np.asarray(model.labels_, dtype=np.int64)

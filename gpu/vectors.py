@@ -12,7 +12,12 @@ from typing import Any
 import numpy as np
 
 from gpu.backend import array_module
-from gpu.errors import InvalidParametersError, InvalidVectorsError, Violation
+from gpu.errors import (
+    InvalidParametersError,
+    InvalidVectorsError,
+    UnsupportedOnDeviceError,
+    Violation,
+)
 from gpu.params import METRICS
 
 Array = Any
@@ -23,6 +28,9 @@ BLOCK_BYTES = 4 << 20
 
 DEVICE_BLOCK_BYTES = 64 << 20
 """The same for rows on the GPU, where each block costs several kernel launches."""
+
+SMALLEST_ON_DEVICE, LARGEST_ON_DEVICE = 1e-12, 1e15
+"""Largest coordinate, seen from the mean, between which float32 holds the squares of distances."""
 
 UNIT_TOLERANCE = 1e-5
 """Rows whose length is this close to 1 count as unit: a cosine distance then errs by 1e-10."""
@@ -219,7 +227,20 @@ def centred_copy(vectors: Array, xp: Any) -> Array:
     -------
     array of shape (n_points, n_dims), float32
         Of `xp`, C-contiguous.
+
+    Raises
+    ------
+    UnsupportedOnDeviceError
+        If squares of distances would leave float32's range.
     """
     points = on_device(vectors, xp) if isinstance(vectors, np.ndarray) else vectors.copy()
     points -= points.mean(axis=0, dtype=xp.float64).astype(xp.float32)
+    largest = float(xp.maximum(points.max(), -points.min()))
+    if largest and not SMALLEST_ON_DEVICE <= largest <= LARGEST_ON_DEVICE:
+        raise UnsupportedOnDeviceError(
+            parameter="vectors",
+            value=largest,
+            why=f"of coordinates so far from their mean (cuML takes {SMALLEST_ON_DEVICE:g} to "
+            f"{LARGEST_ON_DEVICE:g}) float32 cannot hold the squares of distances",
+        )
     return points

@@ -1,5 +1,6 @@
 """Odd input gets a clear answer from every method: groups that make sense, or what is wrong."""
 
+import numpy as np
 import pytest
 
 from gpu.errors import HostMemoryError, TooFewPointsError
@@ -41,3 +42,11 @@ def test_both_numbers_are_named_when_points_are_too_few(monkeypatch, method, sen
     assert kind == "TooFewPointsError"
     assert "40" in said
     assert "41" in said
+
+
+@pytest.mark.parametrize("method", ["kmeans", "agglomerative, single"])
+@pytest.mark.parametrize("scale", [1e-25, 1e-6, 1e25])
+def test_the_unit_of_the_coordinates_does_not_matter(method, scale):
+    vectors = INPUTS["constant columns"] * np.float32(scale)
+
+    assert outcome(method, vectors, "euclidean", "cpu") == 3

@@ -19,7 +19,7 @@ from gpu.assigning import assign_similar, distances_to
 from gpu.backend import Backend
 from gpu.clustering import fit
 from gpu.elbow import elbow
-from gpu.errors import DeviceMemoryError, InvalidVectorsError
+from gpu.errors import DeviceMemoryError, InvalidVectorsError, UnsupportedOnDeviceError
 from gpu.feature_weights import learn_weights
 from gpu.features import concatenate
 from gpu.hierarchy import subdivide
@@ -279,6 +279,21 @@ def test_the_stopping_rule_given_to_cuml_is_scikit_learns(tol, variance):
 
     assert 0 < tolerance <= 1e-7  # cuML refuses 0, and also ends by this share of the inertia.
     assert tolerance / scale**2 == pytest.approx(tol * variance, rel=1e-6, abs=1e-20)
+
+
+def test_no_tolerance_shrinks_the_points_to_nothing():
+    _, scale = cuml_tolerance(1e300, 1.0)
+
+    assert np.float32(scale) ** 2 > 1e-20
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e25])
+def test_what_float32_squares_cannot_hold_is_left_to_the_cpu(cupy, scale):
+    points = mixture()[0] * np.float32(scale)
+
+    for there in both(points):
+        with pytest.raises(UnsupportedOnDeviceError, match="far from their mean"):
+            centred_copy(there, cupy)
 
 
 class OneStream:

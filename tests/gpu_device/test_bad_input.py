@@ -1,5 +1,6 @@
 """Odd input gets the same answer from the GPU as from the CPU."""
 
+import numpy as np
 import pytest
 
 from tests.gpu_bad_input import INPUTS, METHODS, outcome
@@ -27,3 +28,13 @@ def test_too_few_points_are_told_in_the_same_words(monkeypatch, method, sent):
     assert outcome(method, vectors, "euclidean", "gpu") == outcome(
         method, vectors, "euclidean", "cpu"
     )
+
+
+@pytest.mark.parametrize("method", ["kmeans", "hdbscan", "agglomerative, single"])
+@pytest.mark.parametrize("scale", [1e-25, 1e-6, 1e6, 1e25])
+def test_very_small_and_very_large_coordinates_get_the_answer_of_the_cpu(method, scale):
+    vectors = INPUTS["constant columns"] * np.float32(scale)
+
+    found = outcome(method, vectors, "euclidean", "auto")
+
+    assert found == outcome(method, vectors, "euclidean", "cpu")
