@@ -105,6 +105,11 @@ def hdbscan(
     ``algorithm="brute"``, so that labels agree for rows in the same order. `alpha` divides
     distances but not core distances, as scikit-learn does with its default algorithm.
 
+    On the GPU neighbours are exact, or approximate, and the tree is that of the graph of each
+    point's `min_samples` nearest ones, whose parts are joined at their true nearest points (cuVS,
+    `build_mr_linkage`). Where a part hangs together through outliers alone, a shorter edge between
+    points that are not such neighbours is missed.
+
     Memory on the CPU, beside the vectors: one copy of them, and either the matrix or about
     50 MB per thread and 1 KB per point; where it is approximate, half a copy and about 0.6 KB per
     point.
