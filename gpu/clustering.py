@@ -97,15 +97,23 @@ def renumber_by_size(labels: Array) -> tuple[Array, Array]:
     """
     labels = np.asarray(labels)
     grouped = labels != NOISE
-    old, first, counts = np.unique(labels[grouped], return_index=True, return_counts=True)
-    by_size = np.lexsort((first, -counts))
-    order = old[by_size].astype(np.int64)
+    members = labels[grouped]
+    n_numbers = int(members.max(initial=NOISE)) + 1
+    if n_numbers > 2 * len(labels):
+        old, members = np.unique(members, return_inverse=True)
+    else:  # By counting: sorting a million labels takes a tenth of a second.
+        old = np.arange(n_numbers)
+    counts = np.bincount(members)
+    first = np.empty(len(counts), dtype=np.int64)
+    first[members[::-1]] = np.arange(len(members))[::-1]  # The last to be written stays.
+    used = np.flatnonzero(counts)
+    by_size = used[np.lexsort((first[used], -counts[used]))]
 
     renumbered = np.full(len(labels), NOISE, dtype=np.int32)
-    new_of_old = np.empty(len(old), dtype=np.int32)
-    new_of_old[by_size] = np.arange(len(old), dtype=np.int32)
-    renumbered[grouped] = new_of_old[np.searchsorted(old, labels[grouped])]
-    return renumbered, order
+    new_of_old = np.empty(len(counts), dtype=np.int32)
+    new_of_old[by_size] = np.arange(len(by_size), dtype=np.int32)
+    renumbered[grouped] = new_of_old[members]
+    return renumbered, old[by_size].astype(np.int64)
 
 
 def clustered(
