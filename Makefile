@@ -62,8 +62,9 @@ go-tools: ## Build in .tools/bin what `make test-gateway` calls (Go)
 mongo-server: ## Build the MongoDB stand-in that the store tests use when it is there (Java, Maven)
 	mvn -q -f tests/mongo_server package
 
-# No test and no part of the benchmark is begun after so long. In an environment of one's own:
-# `make gpu-check gpu-bench BIN=/path/to/bin READY=`.
+# Seconds after which no further test and no part of the benchmark goes on. In an environment of
+# one's own (the extra gpu, pytest, pytest-asyncio and pytest-timeout; once `python -m gpu.warm
+# --ours`): `make gpu-check BIN=/path/to/bin READY=`.
 GPU_SECONDS ?= 540
 
 gpu-check: $(READY) ## Run the device tests; a table and a result file, or why there is no GPU
