@@ -27,7 +27,25 @@ FUNCTIONS = (
     *("isfinite", "linalg.eigh", "maximum", "median", "sqrt", "take_along_axis", "where"),
     *("zeros", "zeros_like"),
 )
-"""Functions of CuPy that gpu calls; tests/gpu_device asks CuPy itself whether it has them."""
+"""Functions of CuPy that gpu calls; tests/gpu/test_device_calls.py asks CuPy for them."""
+
+
+METHODS = {
+    **dict.fromkeys(("all", "any", "max", "min"), ("axis", "out", "keepdims")),
+    **dict.fromkeys(("mean", "sum", "argmax", "argmin"), ("axis", "dtype", "out", "keepdims")),
+    "argsort": ("axis", "kind"),
+    "astype": ("dtype", "order", "casting", "subok", "copy"),
+    "clip": ("min", "max", "out"),
+    "copy": ("order",),
+    "cumsum": ("axis", "dtype", "out"),
+    "fill": ("value",),
+    "item": (),
+    "ravel": ("order",),
+    "reshape": ("order",),
+    "std": ("axis", "dtype", "out", "ddof", "keepdims"),
+    "tolist": (),
+}
+"""Methods of CuPy's arrays that gpu may call, with the arguments that CuPy takes."""
 
 
 def opened(value, *, where):
@@ -94,8 +112,12 @@ class StrictArray:
             return attribute
         if not callable(attribute):
             return closed(attribute)
+        if name not in METHODS:
+            raise AttributeError(f"the stand-in for an array of cupy has no {name}")
 
         def call(*args, **kwargs):
+            if unknown := set(kwargs) - set(METHODS[name]):
+                raise TypeError(f"{name}() of cupy takes no {', '.join(sorted(unknown))}")
             args = [opened(arg, where=name) for arg in args]
             kwargs = {key: opened(value, where=name) for key, value in kwargs.items()}
             return closed(attribute(*args, **kwargs))

@@ -6,11 +6,13 @@ no device: a misspelt keyword costs seconds here, and the time of a device elsew
 
 import ast
 import inspect
+import re
 from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
-from strict_arrays import FUNCTIONS
+from strict_arrays import FUNCTIONS, METHODS
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(
@@ -172,10 +174,12 @@ cupy.empty((2, 2), dtype=cupy.float32)
     assert calls.n_bound == 6
 
 
-def test_the_stand_in_for_cupy_has_no_function_that_cupy_lacks():
-    from operator import attrgetter
-
+def test_the_stand_in_for_cupy_has_nothing_that_cupy_lacks():
     import cupy
 
     for name in FUNCTIONS:
         assert callable(attrgetter(name)(cupy)), name
+    for name, arguments in METHODS.items():
+        # Compiled, so that only the first line of its documentation tells what it takes.
+        signature = getattr(cupy.ndarray, name).__doc__.partition("\n")[0]
+        assert all(re.search(rf"\b{each}\b", signature) for each in arguments), signature
