@@ -65,8 +65,8 @@ def agglomerative(
         With fewer points than groups.
     UnsupportedOnDeviceError
         On the GPU, but for single linkage with a number of groups.
-    DeviceMemoryError
-        If the GPU runs out of memory.
+    DeviceMemoryError, DeviceFailedError
+        If the GPU runs out of memory, or its library gives up.
 
     Notes
     -----

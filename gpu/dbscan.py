@@ -70,8 +70,8 @@ def dbscan(
         If the array is not a float32 matrix, or a row is not finite.
     UnsupportedOnDeviceError
         On the GPU with manhattan distance.
-    DeviceMemoryError
-        If the GPU runs out of memory.
+    DeviceMemoryError, DeviceFailedError
+        If the GPU runs out of memory, or its library gives up.
 
     Notes
     -----

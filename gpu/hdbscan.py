@@ -95,8 +95,8 @@ def hdbscan(
         With fewer points than `min_samples`.
     UnsupportedOnDeviceError
         On the GPU, for a value that cuML does not take; before the device is touched.
-    DeviceMemoryError
-        If the GPU runs out of memory.
+    DeviceMemoryError, DeviceFailedError
+        If the GPU runs out of memory, or its library gives up.
 
     Notes
     -----

@@ -89,8 +89,8 @@ def kmeans(
         If the array is not a float32 matrix, or a row is not finite.
     TooFewPointsError
         With fewer points than groups.
-    DeviceMemoryError
-        If the GPU runs out of memory.
+    DeviceMemoryError, DeviceFailedError
+        If the GPU runs out of memory, or its library gives up.
 
     Notes
     -----

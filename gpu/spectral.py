@@ -49,8 +49,8 @@ def spectral(
         With fewer points than groups, or than neighbours of the graph.
     UnsupportedOnDeviceError
         On the GPU, for what cuML does not take.
-    DeviceMemoryError
-        If the GPU runs out of memory.
+    DeviceMemoryError, DeviceFailedError
+        If the GPU runs out of memory, or its library gives up.
 
     Notes
     -----
