@@ -195,7 +195,7 @@ def measure_parity(sizes: Sizes) -> Iterator[Row]:
 
     points = mixture(sizes.parity_points, min(128, sizes.dims), 40, APART).get()
     fits: dict[str, tuple[Any, Any]] = {
-        "k-means": (kmeans, KMeansParams(n_clusters=40)),
+        "k-means": (kmeans, KMeansParams(n_clusters=40, n_init=10)),
         "HDBSCAN": (hdbscan, HdbscanParams(min_cluster_size=50, approx_min_span_tree=False)),
     }
     for what, (method, params) in fits.items():

@@ -144,12 +144,12 @@ def test_scaling_and_checking_rows_agree_with_the_cpu():
 
 def test_kmeans_on_the_gpu_seeds_on_a_sample_as_well_as_on_the_cpu():
     points = mixture(n_points=60_000, spread=2.0, n_groups=40)
-    params = KMeansParams(n_clusters=40, n_init=3)
+    params = KMeansParams(n_clusters=40, n_init=10)  # Of one start the inertia varies by a tenth.
 
     on_gpu = fit(points, method="kmeans", params=params, metric="euclidean", device="gpu")
     on_cpu = fit(points, method="kmeans", params=params, metric="euclidean", device="cpu")
 
-    assert on_gpu.details["inertia"] == pytest.approx(on_cpu.details["inertia"], rel=0.03)
+    assert on_gpu.details["inertia"] <= 1.03 * on_cpu.details["inertia"]
 
 
 def test_kmeans_on_the_gpu_finds_a_value_that_no_sample_has():
