@@ -19,7 +19,8 @@ SENT = {
     "hdbscan": {"min_cluster_size": 20},
     "dbscan": {"eps": 0.05, "min_samples": 5},
     "agglomerative": {"n_clusters": 8, "linkage": "single"},
-    "spectral": {"n_clusters": 8, "affinity": "nearest_neighbors"},
+    # More neighbours than a group has: the graph then hangs together, as the method wants it.
+    "spectral": {"n_clusters": 8, "affinity": "nearest_neighbors", "n_neighbors": 300},
     "gaussian_mixture": {"n_components": 8},
 }
 """Parameters that find the eight groups of the mixture; {} for methods not named."""
