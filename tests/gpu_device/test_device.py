@@ -18,12 +18,14 @@ SENT = {
     "kmeans": {"n_clusters": 8, "n_init": 5},
     "hdbscan": {"min_cluster_size": 20},
     "dbscan": {"eps": 0.05, "min_samples": 5},
+    ("dbscan", "euclidean"): {"eps": 1.5, "min_samples": 5},
     "agglomerative": {"n_clusters": 8, "linkage": "single"},
     # More neighbours than a group has: the graph then hangs together, as the method wants it.
     "spectral": {"n_clusters": 8, "affinity": "nearest_neighbors", "n_neighbors": 300},
     "gaussian_mixture": {"n_components": 8},
 }
-"""Parameters that find the eight groups of the mixture; {} for methods not named."""
+"""Parameters that find the eight groups of the mixture, of a method and of one under a metric; {} for
+methods not named."""
 
 
 def mixture(n_points=4_000, n_dims=16, n_groups=8, spread=0.3):
@@ -47,7 +49,8 @@ def test_auto_takes_the_gpu():
 @pytest.mark.parametrize("method", BUILT_METHODS)
 def test_both_back_ends_find_the_same_groups(record_property, method, metric):
     points = mixture(n_points=2_000)
-    params = parse_params(method, SENT.get(method, {})).params
+    sent = SENT.get((method, metric), SENT.get(method, {}))
+    params = parse_params(method, sent).params
 
     try:
         on_gpu = fit(points, method=method, params=params, metric=metric, device="gpu")
@@ -56,6 +59,7 @@ def test_both_back_ends_find_the_same_groups(record_property, method, metric):
     on_cpu = fit(points, method=method, params=params, metric=metric, device="cpu")
 
     assert (on_gpu.device, on_cpu.device) == ("gpu", "cpu")
+    assert on_cpu.n_clusters == 8
     assert isinstance(on_gpu.labels, np.ndarray)
     assert on_gpu.labels.dtype == on_cpu.labels.dtype
     assert set(on_gpu.details) >= {"inertia"} & set(on_cpu.details)
