@@ -24,8 +24,7 @@ SENT = {
     "spectral": {"n_clusters": 8, "affinity": "nearest_neighbors", "n_neighbors": 300},
     "gaussian_mixture": {"n_components": 8},
 }
-"""Parameters that find the eight groups of the mixture, of a method and of one under a metric; {} for
-methods not named."""
+"""Parameters that find the mixture's eight groups, by method or by method and metric; else {}."""
 
 
 def mixture(n_points=4_000, n_dims=16, n_groups=8, spread=0.3):
@@ -129,6 +128,8 @@ def test_every_step_takes_vectors_on_the_gpu_and_agrees_with_the_cpu(metric, cen
             getattr(on_gpu, name), getattr(on_cpu, name), rtol=1e-4, atol=1e-5
         )
     assert figures[0].pop("sizes") == figures[1].pop("sizes")
+    profiles = [[row["quantiles"] for row in each.pop("silhouette_profile")] for each in figures]
+    np.testing.assert_allclose(*profiles, atol=1e-3)
     assert figures[0] == pytest.approx(figures[1], rel=1e-3)
     assert (rest[0] == rest[1]).mean() >= 0.999
     assert np.array_equal(on_device.get(), points)  # Not modified.
