@@ -39,6 +39,9 @@ ITERATIONS = 25
 APART = 3.0
 """How far apart groups are, over their own width, where HDBSCAN is to find them."""
 
+GROUPLESS = 0.0
+"""The same, where k-means is to do all its iterations: groups would end it after two or three."""
+
 STREAMED_FREE_BYTES = 1 << 30
 """What the streamed part leaves of the device."""
 
@@ -47,7 +50,7 @@ def measure_kmeans(sizes: Sizes) -> Iterator[Row]:
     """k-means of a fixed number of iterations: ours from device and host, cuML alone, the CPU."""
     from cuml.cluster import KMeans
 
-    points = mixture(sizes.points, sizes.dims, sizes.clusters)
+    points = mixture(sizes.points, sizes.dims, sizes.clusters, GROUPLESS)
     params = KMeansParams(n_clusters=sizes.clusters, max_iter=ITERATIONS, tol=0.0)
     what = f"k-means, k = {sizes.clusters:,}, {ITERATIONS} iterations"
     kmeans(points[: 40 * sizes.clusters], params, backend=GPU)
@@ -95,7 +98,7 @@ def measure_streamed(sizes: Sizes) -> Iterator[Row]:
     """k-means whose vectors do not fit into what is free of the device, beside all at once."""
     from cuml.cluster import KMeans
 
-    host = mixture(sizes.points, sizes.dims, sizes.clusters).get()
+    host = mixture(sizes.points, sizes.dims, sizes.clusters, GROUPLESS).get()
     params = KMeansParams(n_clusters=sizes.clusters, max_iter=ITERATIONS, tol=0.0)
     what = f"k-means streamed, k = {sizes.clusters:,}, {ITERATIONS} iterations"
     run = partial(kmeans, host, params, backend=GPU)
