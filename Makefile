@@ -115,6 +115,7 @@ bench: $(READY) ## Measure against the peers; tables on screen, JSON in benchmar
 	$(BIN)/python benchmarks/hdbscan_sizes.py
 	$(BIN)/python benchmarks/describing.py
 	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/latency.py --json benchmarks/results/latency.json
 	$(BIN)/python benchmarks/auto.py
 	$(BIN)/python benchmarks/reading.py

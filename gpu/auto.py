@@ -30,12 +30,13 @@ from gpu.clustering import Clustering, Progress, clustered, no_progress
 from gpu.communities import FIRM, Communities, communities, firmness
 from gpu.elbow import elbow
 from gpu.hdbscan import hdbscan
+from gpu.host_memory import matrix_bytes
 from gpu.kmeans import kmeans
 from gpu.metrics import quality
 from gpu.params import NOISE, AutoParams, HdbscanParams, KMeansParams
 from gpu.partitions import Projection, project
 from gpu.sampling import sample_rows
-from gpu.vectors import on_host, require_finite, require_matrix
+from gpu.vectors import on_host, require_finite, require_matrix, row_blocks
 
 Array = Any
 
@@ -227,7 +228,12 @@ def _has_gaps(probe: Array, seed: int, choice: _Choice, backend: Backend) -> boo
 
 def _gap_groups(points: Array, backend: Backend) -> Clustering:
     params = HdbscanParams(min_cluster_size=max(10, int(GROUP_SHARE * len(points))), min_samples=5)
-    return hdbscan(np.ascontiguousarray(points), params, backend=backend)
+    return hdbscan(
+        np.ascontiguousarray(points),
+        params,
+        backend=backend,
+        matrix_budget_bytes=matrix_bytes(PROBE_POINTS),
+    )
 
 
 def _uniform_like(points: Array, seed: int) -> Array:
@@ -356,7 +362,10 @@ def _extended(points: Array, sample: Array, found: Communities) -> tuple[Array, 
         nearest, neighbor = _joined(points, sample, found.labels)
         return nearest, found.strength[neighbor]
     _, neighbor = _joined(points, sample, found.labels)
-    shares = found.rule.predict_proba(points)
-    nearest = found.rule.classes_[shares.argmax(axis=1)]
+    nearest, share = np.empty(len(points), dtype=np.int64), np.empty(len(points))
+    for rows in row_blocks(len(points), 8 * (points.shape[1] + len(found.rule.classes_))):
+        shares = found.rule.predict_proba(points[rows])  # In float64.
+        nearest[rows] = found.rule.classes_[shares.argmax(axis=1)]
+        share[rows] = shares.max(axis=1)
     agrees = found.labels[neighbor] == nearest
-    return nearest, shares.max(axis=1) * np.where(agrees, found.strength[neighbor], 0)
+    return nearest, share * np.where(agrees, found.strength[neighbor], 0)

@@ -16,7 +16,7 @@ from gpu.backend import Backend, Device, choose_backend, device_errors, with_spa
 from gpu.errors import DeviceMemoryError, HostMemoryError, InvalidParametersError, Violation
 from gpu.memory import estimate, fitting_points, free_bytes
 from gpu.params import BUILT_METHODS, METRICS, NOISE, Params, metric_violations, params_class
-from gpu.vectors import on_host, require_matrix, unit_rows
+from gpu.vectors import are_unit, on_host, require_matrix, unit_rows
 
 Array = Any
 """A NumPy array (host) or a CuPy array (device); type checkers know only the first."""
@@ -197,7 +197,7 @@ def fit(
         cluster = partial(cluster, metric="cosine" if angular else metric)
 
     def attempt(backend: Backend) -> Clustering:
-        require_memory(method, vectors.shape, params, backend, metric)
+        _require_memory_for(vectors, method, params, backend, metric)
         if backend.device == "cpu":
             rows = on_host(vectors)  # Also when the GPU has just run out of memory.
             points = unit_rows(rows) if angular else rows
@@ -234,8 +234,12 @@ def require_memory(
     params: Params,
     backend: Backend,
     metric: str = "cosine",
+    *,
+    has_vectors: bool = True,
 ) -> None:
     """Refuse a fit that would not fit into the memory that is free now.
+
+    See `gpu.memory.estimate`; say ``euclidean`` for rows of length 1, which are not copied.
 
     Raises
     ------
@@ -243,13 +247,26 @@ def require_memory(
     """
     n_points, n_dims = shape
     free = free_bytes(backend.device)
-    needed = estimate(method, n_points, n_dims, params, backend.device, metric=metric, free=free)
+    told: dict[str, Any] = {"metric": metric, "has_vectors": has_vectors}
+    needed = estimate(method, n_points, n_dims, params, backend.device, free=free, **told)
     if needed <= free:
         return
     if backend.device == "gpu":
         raise DeviceMemoryError(needed_bytes=needed, free_bytes=free)
-    fits = fitting_points(method, n_dims, params, backend.device, free, metric=metric)
+    fits = fitting_points(method, n_dims, params, backend.device, free, **told)
     raise HostMemoryError(needed_bytes=needed, free_bytes=free, fits_points=fits)
+
+
+def _require_memory_for(
+    vectors: Array, method: str, params: Params, backend: Backend, metric: str
+) -> None:
+    try:
+        require_memory(method, vectors.shape, params, backend, metric)
+    except HostMemoryError:
+        # Lengths are looked at only where a copy of the rows would be the one too many.
+        if metric not in ("cosine", "dot") or not are_unit(on_host(vectors)):
+            raise
+        require_memory(method, vectors.shape, params, backend, "euclidean")
 
 
 def _require_known(method: str, params: Params, metric: str) -> None:

@@ -101,7 +101,8 @@ class HostMemoryError(ClusteringError):
         advice = (
             f"about {fits_points:,} points would fit, set sample_size to that or less"
             if fits_points
-            else "no number of points would fit with these parameters; ask for fewer groups"
+            else "not even one point would fit with these parameters; ask for fewer groups, "
+            "components or neighbours, or give the worker more memory"
         )
         super().__init__(
             f"fit needs about {needed_bytes:,} bytes of memory, {free_bytes:,} are free; {advice}"

@@ -60,6 +60,13 @@ _SKETCHED_DIMS = 96
 """Dimensions from which rows are sketched in half of them (`gpu.sketches`)."""
 
 
+_EVOC_BLOCK, _EVOC_CANDIDATES = 27_000, 60
+"""Points of which EVoC compares candidates together, as measured; most candidates of each."""
+
+_SAMPLED, _PROBED = 30_000, 4_000
+"""Most points that `gpu.auto` groups, and those that it tells the kind of structure from."""
+
+
 def matrix_bytes(n_points: int) -> int:
     """Give the memory that HDBSCAN's matrix of distances takes."""
     return FLOAT * n_points * (n_points + 64)
@@ -96,6 +103,10 @@ def host_bytes(
         return unit + _approximate_bytes(n_points, n_dims, params)
     if isinstance(params, HdbscanParams):
         return unit + matrix + _exact_bytes(n_points, params, free)
+    if isinstance(params, EvocParams):
+        return unit + _evoc_bytes(n_points, n_dims, params)
+    if isinstance(params, AutoParams):
+        return unit + _auto_bytes(n_points, n_dims)
     return unit + matrix + n_points * 64 + _library_bytes(n_points, n_dims, params)
 
 
@@ -133,35 +144,61 @@ def _approximate_bytes(n_points: int, n_dims: int, params: HdbscanParams) -> int
     return _BASE + max(holding, n_points * (82 * samples + 300))
 
 
+def _evoc_bytes(n_points: int, n_dims: int, params: EvocParams) -> int:
+    k = params.n_neighbors
+    # NN-descent writes down every pair that may be nearer than known neighbours, for a block of
+    # points at a time; of the candidates, half as many again as neighbours, some eighth are.
+    pairs = min(n_points, _EVOC_BLOCK) * k * min(k * 3 // 2, _EVOC_CANDIDATES)
+    searching = 71 * n_points * k + 5 * pairs
+    # The rows as float64, to be averaged by part; and the graph.
+    starting = 8 * n_points * n_dims + 50 * n_points * k
+    return 5 * MIB + max(searching, starting)
+
+
+def _auto_bytes(n_points: int, n_dims: int) -> int:
+    """Estimate the way of `gpu.auto` that takes most, by communities: which it is, data decide."""
+    sampled = min(n_points, _SAMPLED)
+    # Centred rows and their principal components, the sample where there is one.
+    projected = sampled * n_dims * FLOAT * (3 if sampled == n_points else 4)
+    probing = matrix_bytes(min(sampled, _PROBED))
+    # Graphs of neighbours and partitions; a discriminant has float64 copies of the rows.
+    grouping = sampled * (4_000 + 32 * n_dims)
+    return 10 * MIB + projected + max(probing, grouping) + 64 * n_points
+
+
 def _library_bytes(n_points: int, n_dims: int, params: Params) -> int:
     pairs = n_points * n_points
     match params:
         case DbscanParams():
-            return n_cores() * 14 * MIB
+            # Of each thread the columns of a block, and what it makes of their distances.
+            return n_cores() * (10 * MIB + 8_192 * FLOAT * n_dims)
         case AgglomerativeParams():
-            # float64 distances of half the pairs, which the merging copies.
-            return _LIBRARY_BASE + 8 * pairs
+            # float64 distances of half the pairs, which merging copies, but by single linkage;
+            # blocks of 256 rows as float32 and float64, most of which stay with the allocator.
+            blocks = n_cores() * 256 * 20 * n_points
+            if params.linkage == "single":
+                return 4 * MIB + 4 * pairs + blocks
+            return 4 * MIB + 8 * pairs + blocks * 4 // 5
         case SpectralParams(affinity="rbf"):
             # The affinity, its Laplacian, the solver's copies, most of them float64.
             return 16 * MIB + 31 * pairs
         case SpectralParams():
-            # The factors of the sparse Laplacian, which fill in.
-            return _LIBRARY_BASE + 22_000 * n_points
+            # The factors of the sparse Laplacian fill in, nearly wholly where the graph hangs
+            # together; groups that are far apart have factors of their own.
+            return 4 * MIB + min(12 * pairs, pairs * (85 + params.n_neighbors) // 10)
         case GaussianMixtureParams():
             covariance = {"full": params.n_components * n_dims, "tied": n_dims}
             free = covariance.get(params.covariance_type, params.n_components)
-            # The float64 copy and two products of it; covariances and their inverses.
-            return 12 * MIB + 28 * n_points * (n_dims + params.n_components) + 24 * n_dims * free
+            # The float64 copy, and two products of it or its squares; shares of the components;
+            # covariances and their inverses.
+            copies = 28 if params.covariance_type in covariance else 16
+            per_point = copies * n_dims + 28 * params.n_components
+            return 12 * MIB + n_points * per_point + 24 * n_dims * free
         case MeanShiftParams():
             # The float64 copy, windows as Python's floats, and neighbours for the bandwidth.
             sampled = min(n_points, _BANDWIDTH_POINTS)
             return MIB // 2 + 41 * n_points * n_dims + 13 * sampled * sampled // 5
         case OpticsParams():
             return MIB // 4 + 25 * n_points * n_dims // 2
-        case EvocParams():
-            # Its own unit rows; neighbours of neighbours meet in the graph.
-            return 11 * MIB + n_points * (FLOAT * n_dims + 15 * params.n_neighbors**2 // 2)
-        case AutoParams():
-            return _LIBRARY_BASE + 2 * FLOAT * n_points * n_dims + n_points * 4_096
         case _:
             return _LIBRARY_BASE

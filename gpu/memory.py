@@ -11,6 +11,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from gpu.backend import gpu_unusable
 from gpu.device_memory import device_bytes, streamed_bytes
@@ -46,6 +47,7 @@ def estimate(
     *,
     metric: str = "cosine",
     free: int | None = None,
+    has_vectors: bool = True,
 ) -> int:
     """Estimate the peak memory of a fit.
 
@@ -63,18 +65,21 @@ def estimate(
     free : int or None
         Bytes that the fit may count on. On the CPU None is what is free now; on the GPU None
         asks for a fit of all vectors at once, where k-means can do with less.
+    has_vectors : bool
+        On the CPU whether they are in memory already; else they are counted, too.
 
     Returns
     -------
     int
-        Bytes, beyond the vectors on the CPU and with them on the GPU, where k-means that does not
-        fit into `free` streams them (`gpu.streamed_kmeans`).
+        Bytes, beyond vectors that are there already on the CPU and with them on the GPU, where
+        k-means that does not fit into `free` streams them (`gpu.streamed_kmeans`).
     """
     if isinstance(params, HdbscanParams):
         approximate = params.is_approximate(n_points, metric, device)
         params = replace(params, approx_min_span_tree=approximate)
     if device == "cpu":
-        return host_bytes(
+        vectors = 0 if has_vectors else n_points * n_dims * FLOAT
+        return vectors + host_bytes(
             n_points,
             n_dims,
             params,
@@ -108,13 +113,12 @@ def _on_device(n_points: int, n_dims: int, params: Params) -> int:
 
 
 def fitting_points(
-    method: str, n_dims: int, params: Params, device: str, free: int, *, metric: str = "cosine"
+    method: str, n_dims: int, params: Params, device: str, free: int, **told: Any
 ) -> int:
-    """Give the largest number of points whose estimate is within `free` bytes."""
+    """Give a largest number of points whose estimate is within `free` bytes; `told` as there."""
 
     def fits(n_points: int) -> bool:
-        needed = estimate(method, n_points, n_dims, params, device, metric=metric, free=free)
-        return needed <= free
+        return estimate(method, n_points, n_dims, params, device, free=free, **told) <= free
 
     low, high = 0, 1
     while fits(high):

@@ -157,12 +157,21 @@ def unit_rows(vectors: Array, *, in_place: bool = False) -> Array:
             f"{unusable.size} of {len(vectors)} rows are zero or not finite, "
             f"first: row {int(unusable[0])}"
         )
-    if bool((xp.abs(lengths - 1) <= UNIT_TOLERANCE).all()):
+    if _all_ones(lengths):
         return vectors
     scaled = vectors if in_place else xp.empty_like(vectors)
     for rows in row_blocks(len(vectors), 8 * vectors.shape[1], block_bytes_of(vectors)):
         scaled[rows] = vectors[rows] / lengths[rows, None]
     return scaled
+
+
+def are_unit(vectors: Array) -> bool:
+    """Tell whether `unit_rows` would give back `vectors` themselves."""
+    return _all_ones(_row_lengths(vectors))
+
+
+def _all_ones(lengths: Array) -> bool:
+    return bool((array_module(lengths).abs(lengths - 1) <= UNIT_TOLERANCE).all())
 
 
 def _row_lengths(vectors: Array) -> Array:

@@ -19,7 +19,9 @@ from gpu.errors import (
     TooFewPointsError,
     UnsupportedOnDeviceError,
 )
-from gpu.params import NOISE, HdbscanParams, KMeansParams
+from gpu.memory import estimate
+from gpu.params import BUILT_METHODS, NOISE, HdbscanParams, KMeansParams, parse_params
+from gpu.vectors import unit_rows
 
 PARAMS = {"kmeans": KMeansParams(n_clusters=3), "hdbscan": HdbscanParams(min_cluster_size=10)}
 
@@ -156,6 +158,35 @@ def test_a_fit_that_exceeds_memory_is_refused_before_it_starts(monkeypatch):
 
     require_memory("kmeans", (caught.value.fits_points, 384), PARAMS["kmeans"], cpu)
     assert caught.value.free_bytes == 100 << 20
+
+
+@pytest.mark.parametrize("method", BUILT_METHODS)
+def test_every_method_says_how_many_points_would_fit(method, monkeypatch):
+    monkeypatch.setattr(clustering, "free_bytes", lambda device: 300 << 20)
+    params = parse_params(method, {"eps": 0.5} if method == "dbscan" else {}).params
+    cpu = Backend("cpu", "a test")
+
+    with pytest.raises(HostMemoryError, match="points would fit, set sample_size") as caught:
+        require_memory(method, (50_000_000, 384), params, cpu, has_vectors=False)
+
+    fits = caught.value.fits_points
+    assert fits > 1_000
+    require_memory(method, (fits, 384), params, cpu, has_vectors=False)
+    with pytest.raises(HostMemoryError):
+        require_memory(method, (fits + 1, 384), params, cpu, has_vectors=False)
+
+
+def test_unit_rows_are_taken_where_a_copy_of_them_would_not_fit(monkeypatch):
+    points = np.random.default_rng(0).normal(size=(20_000, 384)).astype(np.float32)
+    params = KMeansParams(n_clusters=2, n_init=1, max_iter=1)
+    enough = estimate("kmeans", 20_000, 384, params, metric="euclidean")
+    monkeypatch.setattr(clustering, "free_bytes", lambda device: enough)
+
+    with pytest.raises(HostMemoryError):
+        fit(points, method="kmeans", params=params, metric="cosine", device="cpu")
+    result = fit(unit_rows(points), method="kmeans", params=params, metric="cosine", device="cpu")
+
+    assert result.n_clusters == 2
 
 
 # The GPU is a stand-in from here on: what is tested is what happens around it.

@@ -24,6 +24,12 @@ def test_the_points_said_to_fit_do_and_one_more_does_not(method, device):
     assert estimate(method, fits + 1, 384, params, device, free=free) > free
 
 
+def test_vectors_that_are_not_there_yet_count():
+    held = estimate("kmeans", 10_000, 384, PARAMS["kmeans"])
+
+    assert estimate("kmeans", 10_000, 384, PARAMS["kmeans"], has_vectors=False) == held + 15_360_000
+
+
 def test_nothing_fits_into_nothing():
     assert fitting_points("kmeans", 384, PARAMS["kmeans"], "cpu", 0) == 0
 
@@ -52,7 +58,9 @@ MEASURE = Path(__file__).parents[2] / "benchmarks" / "memory.py"
         ("hdbscan", 17_000, 32, {}, "euclidean"),
         ("hdbscan", 40_000, 128, {"approx_min_span_tree": True}, "cosine"),
         ("hdbscan", 30_000, 32, {"approx_min_span_tree": True, "min_samples": 30}, "euclidean"),
+        ("dbscan", 10_000, 384, {"eps": 0.5}, "cosine"),
         ("agglomerative", 5_000, 16, {}, "euclidean"),
+        ("agglomerative", 5_000, 16, {"linkage": "single"}, "euclidean"),
         ("spectral", 2_500, 16, {"n_clusters": 8}, "euclidean"),
         ("optics", 3_000, 128, {}, "cosine"),
         ("mean_shift", 1_600, 64, {"max_iter": 2}, "euclidean"),

@@ -103,6 +103,20 @@ def test_blocks_are_parts_of_the_whole():
     assert (by_slice[np.arange(20), np.arange(30, 50)] == 0).all()
 
 
+@pytest.mark.parametrize("points", CASES.values(), ids=CASES.keys())
+def test_without_a_centred_copy_every_digit_is_the_same(points):
+    vectors = points.astype(np.float32)
+    keeping = SquaredDistances(vectors)
+    sparing = SquaredDistances(vectors, keeps_centred=False)
+    rows, columns = np.array([5, 30, 17, 4]), slice(3, len(vectors))
+
+    np.testing.assert_array_equal(sparing.block(rows, columns), keeping.block(rows, columns))
+    for found, expected in zip(
+        sparing.products(rows, columns), keeping.products(rows, columns), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_pairs_are_those_of_float64():
     vectors = (cloud() + 50).astype(np.float32)
     left, right = np.random.default_rng(0).integers(120, size=(2, 3000))

@@ -42,15 +42,20 @@ def require_room(work: Work) -> None:
     n_points = min(sum(known), config.sample_size or sum(known))
     params = parse_params(config.clustering_method, config.algorithm_params).params
     shape = (n_points, _n_dims(work))
-    features = work.plan.features
-    metric = features[0].metric if len(features) == 1 else "euclidean"  # What needs least.
-    backend = choose_backend(spec.device)
+    metrics = {feature.metric for feature in work.plan.features}
+    # Qdrant keeps unit rows under Cosine, so no method copies them.
+    metric = "manhattan" if metrics == {"manhattan"} else "euclidean"
+
+    def require(backend: Backend) -> None:
+        method = config.clustering_method
+        require_memory(method, shape, params, backend, metric, has_vectors=False)
+
     try:
-        require_memory(config.clustering_method, shape, params, backend, metric)
+        require(choose_backend(spec.device))
     except DeviceMemoryError:
         if spec.device != "auto":
             raise
-        require_memory(config.clustering_method, shape, params, Backend("cpu", ""), metric)
+        require(Backend("cpu", ""))
 
 
 def _n_dims(work: Work) -> int:
