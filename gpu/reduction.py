@@ -12,6 +12,8 @@ McInnes, Healy and Melville (2018), arXiv:1802.03426 (UMAP).
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -137,11 +139,26 @@ def _umap_on_gpu(vectors: Array, options: dict[str, Any]) -> Array:
         return places
 
 
+@cache
+def _keep_compiled() -> None:
+    """Let numba keep, beside the library, what it would compile in each process for 10 s."""
+    from umap import umap_, utils
+
+    for function in (
+        umap_.smooth_knn_dist,
+        umap_.compute_membership_strengths,
+        utils.fast_knn_indices,
+    ):
+        with suppress(RuntimeError):  # Nowhere to keep it: then every process compiles its own.
+            function.enable_caching()
+
+
 def _umap_on_cpu(vectors: Array, options: dict[str, Any]) -> Array:
     with warnings.catch_warnings():
         # Told to users of its TensorFlow variant; ours is not.
         warnings.filterwarnings("ignore", "Tensorflow not installed", ImportWarning)
         from umap import UMAP
+    _keep_compiled()
     with warnings.catch_warnings():
         # Points that hang together in pieces get a layout per piece: what we want, no fault.
         warnings.filterwarnings("ignore", "Graph is not fully connected")

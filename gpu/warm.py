@@ -2,7 +2,7 @@
 
 Compiled code is kept beside the source, so this is needed once for an installation. Our own
 loops take half a minute (``--ours``, part of ``make setup``). EVoC and UMAP take minutes, and the
-first run that uses them pays those where this was not done; what UMAP never keeps (about 18 s in
+first run that uses them pays those where this was not done; what UMAP never keeps (about 1 s in
 every new process) stays.
 """
 
