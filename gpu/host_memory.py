@@ -41,7 +41,7 @@ _BASE = 6 * MIB
 _LIBRARY_BASE = 64 * MIB
 """What a library's fit needs however few the points."""
 
-_BLOCKS, _BLOCKS_OF_CELLS = 17 * MIB, 9 * MIB
+_BLOCKS, _BLOCKS_OF_CELLS = 17 * MIB, 4 * MIB
 """Of one thread that compares points block by block with all others, or with those of a cell."""
 
 _SEEDED, _SEEDED_PER_CENTROID = 4096, 32
@@ -139,7 +139,7 @@ def _approximate_bytes(n_points: int, n_dims: int, params: HdbscanParams) -> int
     # While the sketch is held, and of a sample of it the cells are cut: neighbours twice, then
     # neighbours and the edges that tie with a core distance.
     searching = max(16 * kept + 64, 8 * kept + 44 * samples + 100)
-    holding = sketch * 9 // 8 + n_cores() * _BLOCKS_OF_CELLS + n_points * searching
+    holding = sketch * 5 // 4 + n_cores() * _BLOCKS_OF_CELLS + n_points * searching
     # Then these edges alone, from either end, and a heap of them.
     return _BASE + max(holding, n_points * (82 * samples + 300))
 
