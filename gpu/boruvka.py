@@ -5,13 +5,14 @@ any other, so the number of components at least halves. Leaving out the largest 
 minimal (the lightest edge out of any one component is in some minimum spanning tree) and spares
 the points that have the longest way out.
 
-One pass over all blocks of distances keeps each point's nearest neighbours and its core distance.
-What lies outside that list is no nearer than its end: a lower bound, which settles most edges.
-What else may have a lighter edge is searched (`gpu.outward_search`). No edge is guessed: the tree
-is as exact as that of `gpu.spanning_tree`, which says what is minimised. With approximate
-neighbours (`gpu.approximate_neighbours`) the same rounds give a tree that is nearly minimal.
+One pass over all distances (`gpu.all_pairs`) keeps each point's nearest neighbours and its core
+distance. What lies outside that list is no nearer than its end: a lower bound, which settles most
+edges. What else may have a lighter edge is searched (`gpu.outward_search`). No edge is guessed:
+the tree is as exact as that of `gpu.spanning_tree`, which says what is minimised. With
+approximate neighbours (`gpu.approximate_neighbours`) the same rounds give one that is nearly
+minimal.
 
-Memory: `KEPT` neighbours per point and one block of distances per thread. Time: O(n**2) for the
+Memory: `KEPT` neighbours per point and one tile of distances per thread. Time: O(n**2) for the
 pass, and a row of distances for each search.
 """
 
@@ -22,18 +23,21 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu.all_pairs import TILE, nearest_of_all
 from gpu.approximate_neighbours import approximate_neighbours
 from gpu.cell_neighbours import KEPT as KEPT_NEAR
 from gpu.clustering import Progress
-from gpu.outward_search import BLOCKS_PER_WAVE, Edges, OutwardSearch, Reach
+from gpu.outward_search import Edges, OutwardSearch, Reach
 from gpu.parallel import Each
-from gpu.smallest import nth_smallest, smallest
+from gpu.smallest import nth_smallest
 from gpu.spanning_tree import Distances, SpanningTree
 from gpu.squared_distances import SquaredDistances, lengths
 from gpu.tree_order import prim_order
+from gpu.vectors import row_blocks
 
-KEPT = 32
-"""Nearest neighbours that the exact search keeps of each point."""
+KEPT, MOST_KEPT = 32, 128
+"""Nearest neighbours that the exact search keeps of each point: these, or `min_samples` of them up
+to the second number; beyond, core distances take a pass of their own."""
 
 BLOCK_BYTES = 16 << 20
 """Distances that one thread holds at a time; what is derived from them takes about twice that."""
@@ -53,7 +57,7 @@ def boruvka_tree(
     """Build the tree from blocks of distances; see `gpu.spanning_tree.dense_tree`."""
     n_points = distances.n_points
     rows_per_block = _rows_per_block(n_points, block_bytes)
-    reach = _nearest(distances, min_samples, alpha, rows_per_block, each, progress)
+    reach = _nearest(distances, min_samples, alpha, block_bytes, each, progress)
     chosen = _joined(
         OutwardSearch(distances, reach, alpha, rows_per_block, each), n_points, progress
     )
@@ -148,31 +152,34 @@ def _nearest(
     distances: Distances,
     min_samples: int,
     alpha: float,
-    rows_per_block: int,
+    block_bytes: int,
     each: Each,
     progress: Progress,
 ) -> Reach:
     n_points = distances.n_points
-    n_kept = min(KEPT, n_points)
-    near = np.empty((n_points, n_kept), dtype=np.int32)
-    weight = np.empty((n_points, n_kept), dtype=np.float32)
-    core = np.empty(n_points, dtype=np.float32)
+    n_kept = min(n_points, max(KEPT, min_samples if min_samples <= MOST_KEPT else 0))
+    tile = max(1, min(TILE, math.isqrt(block_bytes // 4)))
+    near, weight = nearest_of_all(
+        distances, n_kept, each, lambda share: progress(_PASS_SHARE * share), tile
+    )
+    if min_samples <= n_kept:
+        core = weight[:, min_samples - 1].copy()
+    else:
+        core = _core(distances, min_samples, _rows_per_block(n_points, block_bytes), each)
+    return _reach(distances, near, weight, core, alpha)
+
+
+def _core(
+    distances: Distances, min_samples: int, rows_per_block: int, each: Each
+) -> NDArray[np.float32]:
+    core = np.empty(distances.n_points, dtype=np.float32)
 
     def fill(rows: slice) -> None:
-        block = distances.block(rows, slice(0, n_points))
-        smallest(block, weight[rows], near[rows])
-        if min_samples <= n_kept:
-            core[rows] = weight[rows, min_samples - 1]
-        else:
-            core[rows] = nth_smallest(block, min_samples)
+        block = distances.block(rows, slice(0, distances.n_points))
+        core[rows] = nth_smallest(block, min_samples)
 
-    starts = range(0, n_points, rows_per_block)
-    blocks = [slice(at, min(at + rows_per_block, n_points)) for at in starts]
-    for start in range(0, len(blocks), BLOCKS_PER_WAVE):
-        each(fill, blocks[start : start + BLOCKS_PER_WAVE])
-        progress(_PASS_SHARE * min(1.0, (start + BLOCKS_PER_WAVE) / len(blocks)))
-
-    return _reach(distances, near, weight, core, alpha)
+    each(fill, row_blocks(distances.n_points, 1, rows_per_block))
+    return core
 
 
 def _reach(

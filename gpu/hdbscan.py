@@ -78,7 +78,7 @@ def hdbscan(
         On the CPU; None: one per core. The result does not depend on it.
     matrix_budget_bytes : int or None
         Most memory for the full matrix of distances on the CPU, above which it is computed in
-        blocks; None: half of what is free, at most 1 GiB.
+        blocks; None: half of what is free, at most 512 MiB.
 
     Returns
     -------
@@ -111,7 +111,7 @@ def hdbscan(
     points that are not such neighbours is missed.
 
     Memory on the CPU, beside the vectors: one copy of them, and either the matrix or about
-    50 MB per thread and 1 KB per point; where it is approximate, half a copy and about 0.6 KB per
+    6 MB per thread and 1 KB per point; where it is approximate, half a copy and about 0.6 KB per
     point.
 
     References

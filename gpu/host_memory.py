@@ -28,12 +28,9 @@ MIB = 1 << 20
 MATRIX_SHARE = 0.5
 """Share of the free memory that HDBSCAN's matrix of distances may take."""
 
-MATRIX_BYTES = 1 << 30
-"""Most memory that the matrix may take however much is free (16,000 points).
-
-About there both ways take as long, and touching more memory for the first time costs more than
-the products that symmetry saves.
-"""
+MATRIX_BYTES = 512 << 20
+"""Most memory that the matrix may take however much is free (11,500 points): from 6,000 points on
+the other way (`gpu.boruvka`) takes as long."""
 
 _BASE = 6 * MIB
 """Thread stacks and small blocks of our own fits."""
@@ -41,8 +38,9 @@ _BASE = 6 * MIB
 _LIBRARY_BASE = 64 * MIB
 """What a library's fit needs however few the points."""
 
-_BLOCKS, _BLOCKS_OF_CELLS = 17 * MIB, 4 * MIB
-"""Of one thread that compares points block by block with all others, or with those of a cell."""
+_BLOCKS, _BLOCKS_OF_CELLS, _ROWS = 6 * MIB, 4 * MIB, 26 * MIB
+"""Of one thread that compares points tile by tile with all others, or with those of a cell, or
+that looks for a core distance in whole rows."""
 
 _SEEDED, _SEEDED_PER_CENTROID = 4096, 32
 """Points of k-means' seeding sample (`gpu.seeding`)."""
@@ -53,7 +51,7 @@ _NOT_GIVEN_BACK = 1 / 3
 _BANDWIDTH_POINTS = 2_000
 """Points that `gpu.mean_shift` estimates a bandwidth from."""
 
-_KEPT, _KEPT_IN_CELLS = 32, 24
+_KEPT, _MOST_KEPT, _KEPT_IN_CELLS = 32, 128, 24
 """Neighbours that HDBSCAN keeps of each point (`gpu.boruvka`, `gpu.cell_neighbours`)."""
 
 _SKETCHED_DIMS = 96
@@ -127,9 +125,11 @@ def _exact_bytes(n_points: int, params: HdbscanParams, free: int) -> int:
     samples = params.resolved(n_points).min_samples or 0
     if matrix_bytes(n_points) <= matrix_budget(free):
         return _BASE + matrix_bytes(n_points) + n_points * 256
+    kept = max(_KEPT, samples) if samples <= _MOST_KEPT else _KEPT
+    blocks = _BLOCKS if samples <= _MOST_KEPT else _BLOCKS + _ROWS
     # Neighbours with weights and what each round derives from them; and edges that tie with a core
     # distance, which are put in order both ways.
-    return _BASE + n_cores() * _BLOCKS + n_points * (19 * _KEPT + 70 * min(samples, _KEPT))
+    return _BASE + n_cores() * blocks + n_points * (19 * kept + 70 * min(samples, kept))
 
 
 def _approximate_bytes(n_points: int, n_dims: int, params: HdbscanParams) -> int:

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-APPROXIMATE_FROM = {"cpu": 60_000, "gpu": 500_000}
+APPROXIMATE_FROM = {"cpu": 80_000, "gpu": 500_000}
 """Points above which the tree is approximate unless `approx_min_span_tree` is false.
 
 On the CPU where the exact tree of 384 dimensions takes some 30 s on two cores and the approximate
