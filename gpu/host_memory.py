@@ -38,7 +38,7 @@ _BASE = 6 * MIB
 _LIBRARY_BASE = 64 * MIB
 """What a library's fit needs however few the points."""
 
-_BLOCKS, _BLOCKS_OF_CELLS, _ROWS = 6 * MIB, 4 * MIB, 26 * MIB
+_BLOCKS, _BLOCKS_OF_CELLS, _ROWS = 9 * MIB, 4 * MIB, 26 * MIB
 """Of one thread that compares points tile by tile with all others, or with those of a cell, or
 that looks for a core distance in whole rows."""
 
@@ -129,7 +129,7 @@ def _exact_bytes(n_points: int, params: HdbscanParams, free: int) -> int:
     blocks = _BLOCKS if samples <= _MOST_KEPT else _BLOCKS + _ROWS
     # Neighbours with weights and what each round derives from them; and edges that tie with a core
     # distance, which are put in order both ways.
-    return _BASE + n_cores() * blocks + n_points * (19 * kept + 70 * min(samples, kept))
+    return _BASE + n_cores() * blocks + n_points * (19 * kept + 55 * min(samples, kept))
 
 
 def _approximate_bytes(n_points: int, n_dims: int, params: HdbscanParams) -> int:
