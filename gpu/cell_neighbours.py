@@ -23,6 +23,7 @@ from gpu.parallel import Each
 from gpu.sketches import Sketch
 from gpu.smallest import insert
 from gpu.squared_distances import SquaredDistances
+from gpu.vectors import row_blocks
 
 KEPT = 24
 """Neighbours of each point, at least."""
@@ -160,7 +161,7 @@ class CellSearch:
     def _queries(
         self, asked: NDArray[np.int32]
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Give for each cell the rows of `asked` that name it, and the points that it holds."""
+        """Give for each cell the rows of `asked` that name it, some at a time, and its points."""
         if not asked.size:
             return
         members = self._members
@@ -170,7 +171,8 @@ class CellSearch:
             held = members.rows[members.starts[cell] : members.starts[cell + 1]]
             if len(held) > CROWD:
                 held = held[np.linspace(0, len(held) - 1, CROWD).astype(np.int64)]
-            yield asking // asked.shape[1], held
+            for some in row_blocks(len(asking), 4 * len(held)):
+                yield asking[some] // asked.shape[1], held
 
     def _products(
         self, asking: NDArray[np.int64], others: NDArray[np.int64]
