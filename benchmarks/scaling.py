@@ -234,6 +234,8 @@ def run_cell(
         )
     except subprocess.TimeoutExpired:
         return None, f"not done within {limit_s + START_S:.0f} s, imports and compilation included"
+    if done.returncode < 0:
+        return None, f"ended by signal {-done.returncode}, as where memory runs out"
     if done.returncode:
         return None, done.stderr.strip().splitlines()[-1][:120]
     return json.loads(done.stdout.splitlines()[-1]), ""
