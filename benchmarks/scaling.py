@@ -235,7 +235,7 @@ def run_cell(
     except subprocess.TimeoutExpired:
         return None, f"not done within {limit_s + START_S:.0f} s, imports and compilation included"
     if done.returncode < 0:
-        return None, f"ended by signal {-done.returncode}, as where memory runs out"
+        return None, f"ended by signal {-done.returncode}"
     if done.returncode:
         return None, done.stderr.strip().splitlines()[-1][:120]
     return json.loads(done.stdout.splitlines()[-1]), ""
@@ -342,7 +342,8 @@ def main() -> None:
             note=f"384 dimensions; one fit in a process of its own, at most {options.limit:.0f} s "
             "of it. peak_mib is what the fit adds to the process; agreement is the adjusted Rand "
             "index to the first line of the size; the floor is one product of the points with "
-            "the centroids, or of all pairs, at the rate measured in the same run.",
+            "the centroids, or of all pairs (of which a symmetric one needs half), at the rate "
+            "measured in the same run.",
             value="seconds",
             labels=("method", "n_points", "who"),
         ),
