@@ -38,7 +38,7 @@ _BASE = 6 * MIB
 _LIBRARY_BASE = 64 * MIB
 """What a library's fit needs however few the points."""
 
-_BLOCKS, _BLOCKS_OF_CELLS, _ROWS = 9 * MIB, 4 * MIB, 26 * MIB
+_BLOCKS, _BLOCKS_OF_CELLS, _ROWS = 7 * MIB, 4 * MIB, 26 * MIB
 """Of one thread that compares points tile by tile with all others, or with those of a cell, or
 that looks for a core distance in whole rows."""
 

@@ -55,7 +55,7 @@ MEASURE = Path(__file__).parents[2] / "benchmarks" / "memory.py"
         ("kmeans", 60_000, 384, {"n_clusters": 16, "max_iter": 2}, "cosine"),
         ("kmeans", 50_000, 256, {"n_clusters": 400, "max_iter": 2}, "euclidean"),
         ("hdbscan", 6_000, 32, {}, "euclidean"),
-        ("hdbscan", 17_000, 32, {}, "euclidean"),
+        ("hdbscan", 30_000, 32, {}, "euclidean"),
         ("hdbscan", 40_000, 128, {"approx_min_span_tree": True}, "cosine"),
         ("hdbscan", 30_000, 32, {"approx_min_span_tree": True, "min_samples": 30}, "euclidean"),
         ("dbscan", 10_000, 384, {"eps": 0.5}, "cosine"),

@@ -19,7 +19,7 @@ from server.qdrant.client import connect
 from server.qdrant.importer import import_parquet
 
 N_DOCUMENTS, N_DIMS, N_GROUPS = 3_000, 8, 5
-FREE_BYTES = 32 << 20
+FREE_BYTES = 22 << 20
 """Enough for some 2 000 of the documents."""
 
 WITHIN_S = 90
