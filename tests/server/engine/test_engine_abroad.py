@@ -173,9 +173,11 @@ async def test_a_stop_ends_the_process_and_no_other(engine: Engine, function) ->
 
 async def test_a_stop_before_the_start_is_heeded(engine: Engine, tmp_path: Path) -> None:
     marker = tmp_path / "begun"
-    task = asyncio.create_task(engine.run("run_early", die_once, str(marker), lambda report: None))
-    await asyncio.sleep(0)  # It looks at the cluster first.
-    await engine.stop("run_early")
+    async with engine._workers._connecting:  # It looks at the cluster first, and waits for this.
+        early = engine.run("run_early", die_once, str(marker), lambda report: None)
+        task = asyncio.create_task(early)
+        await asyncio.sleep(0)
+        await engine.stop("run_early")
     with pytest.raises(StoppedError):
         await asyncio.wait_for(task, WITHIN_S)
     await engine.run("run_later", tell_process, None, lambda report: None)
