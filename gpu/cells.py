@@ -63,19 +63,25 @@ def cut(sketch: Sketch, n_asked: int, each: Each) -> Cells:
     each : Each
     """
     regions, centroids, region_of = _centroids(sketch, each)
-    asked = np.empty((sketch.n_points, min(n_asked, len(centroids))), dtype=np.int32)
+    n_asked = min(n_asked, len(centroids))
+    asked = np.empty((sketch.n_points, n_asked), dtype=np.int32)
 
-    def ask(rows: slice | NDArray[np.int64], cells: NDArray[np.int64]) -> None:
-        asked[rows] = cells[_nearest(sketch.rows(rows), centroids[cells], asked.shape[1])]
+    def ask_all(rows: slice) -> None:
+        asked[rows] = _nearest(sketch.rows(rows), centroids, n_asked)
+
+    def ask_around(region: int) -> None:
+        cells = around[region]
+        near = centroids[cells]
+        for part in row_blocks(len(within[region]), 4 * len(cells)):  # A region may hold most.
+            rows = within[region][part]
+            asked[rows] = cells[_nearest(sketch.rows(rows), near, n_asked)]
 
     if len(centroids) <= MOST_COMPARED:
-        every = np.arange(len(centroids))
-        blocks = row_blocks(sketch.n_points, 4 * len(centroids))
-        each(lambda rows: ask(rows, every), blocks)
+        each(ask_all, row_blocks(sketch.n_points, 4 * len(centroids)))
     else:
         within = _by_region(sketch, regions, each)
         around = _around(regions, region_of, max(MOST_COMPARED // 2, 4 * n_asked))
-        each(lambda region: ask(within[region], around[region]), range(len(regions)))
+        each(ask_around, range(len(regions)))
     return Cells(members_of(asked[:, 0], len(centroids)), asked)
 
 
