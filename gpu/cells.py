@@ -11,15 +11,14 @@ Jégou, Douze and Schmid (2011), doi:10.1109/TPAMI.2010.57 (inverted files).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpu.groups import Members, members_of
 from gpu.lloyd import lloyd
-from gpu.parallel import Each
+from gpu.parallel import Each, one_by_one
 from gpu.sketches import Sketch
 from gpu.smallest import smallest
 from gpu.vectors import row_blocks
@@ -114,16 +113,12 @@ def _centroids(
         crowd = sample[rows]
         start = np.random.default_rng(region).choice(len(rows), n_parts, replace=False)
         return lloyd(
-            crowd, crowd[start], tolerance=0.0, max_iter=_ITERATIONS, each=_one_by_one
+            crowd, crowd[start], tolerance=0.0, max_iter=_ITERATIONS, each=one_by_one
         ).centroids
 
     parts = each(split, range(len(first)))
     region_of = np.repeat(np.arange(len(first)), [len(part) for part in parts])
     return found.centroids, np.concatenate(parts), region_of
-
-
-def _one_by_one(work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-    return [work(item) for item in items]
 
 
 def _nearest(

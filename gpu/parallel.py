@@ -71,10 +71,15 @@ def worker_threads(n_threads: int | None = None, blas: Any = None) -> Iterator[E
         def each(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
             todo = list(items)
             if len(todo) == 1 or n_threads == 1:  # Handing it over would cost, and gain nothing.
-                return [work(item) for item in todo]
+                return one_by_one(work, todo)
             return list(pool.map(work, todo))
 
         yield each
+
+
+def one_by_one(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """Do it in the calling thread: an `Each` for where others are at work already."""
+    return [work(item) for item in items]
 
 
 def blas_libraries() -> Any:

@@ -24,7 +24,7 @@ from gpu.frames import load_row_groups, require_column
 from gpu.groups import squared_distances
 from gpu.lloyd import GroupSums
 from gpu.memory import free_bytes
-from gpu.parallel import Each, blas_libraries, worker_threads
+from gpu.parallel import Each, blas_libraries, one_by_one, worker_threads
 from gpu.seeding import distinct_rows
 from gpu.vectors import require_finite, row_blocks, unit_rows
 
@@ -244,7 +244,7 @@ class PartKeeper:
         self._open_file, self._angular, self._n_threads = open_file, angular, n_threads
         self._parts: dict[int, Part] = {}
         self._blas: Any = None
-        self._each_now: Each = lambda work, items: [work(item) for item in items]
+        self._each_now: Each = one_by_one
 
     def per_part(
         self,
